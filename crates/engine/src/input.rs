@@ -1,0 +1,56 @@
+//! Every way in which the world can touch a server.
+
+use atomix_protocol::peer::SnapshotMeta;
+use atomix_protocol::{Entry, EntryId, Index, LinkId, ServerId};
+use atomix_raft::ChunkOutcome;
+use bytes::Bytes;
+
+/// One input.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// A dialled link stands.
+    Dialed(LinkId),
+    /// Somebody connected; the id comes from [`Engine::accept`](crate::Engine::accept).
+    Accepted(LinkId),
+    /// A frame arrived on a link.
+    Frame(LinkId, Bytes),
+    /// A link could not be dialled, or closed.
+    Closed(LinkId),
+    /// The write of that token is durable.
+    Written(u64),
+    /// Answer to [`Output::Fetch`](crate::Output::Fetch).
+    Fetched {
+        /// For whom.
+        to: ServerId,
+        /// The first index asked for.
+        from: Index,
+        /// The entries, or `None`: not available.
+        entries: Option<Vec<Entry>>,
+    },
+    /// A snapshot of [`Output::TakeSnapshot`](crate::Output::TakeSnapshot) is finished, and this is its whole description.
+    SnapshotTaken(SnapshotMeta),
+    /// The snapshot of [`Output::Publish`](crate::Output::Publish) is published, durably.
+    Published(EntryId),
+    /// Answer to [`Output::ReadChunk`](crate::Output::ReadChunk).
+    ChunkRead {
+        /// For whom.
+        to: ServerId,
+        /// The snapshot.
+        last: EntryId,
+        /// Where the bytes begin.
+        offset: u64,
+        /// The bytes, or `None`: gone.
+        data: Option<Bytes>,
+    },
+    /// Answer to [`Output::WriteChunk`](crate::Output::WriteChunk).
+    ChunkWritten {
+        /// The snapshot.
+        last: EntryId,
+        /// What became of it.
+        outcome: ChunkOutcome,
+    },
+    /// Answer to [`Output::LoadSnapshot`](crate::Output::LoadSnapshot): the whole snapshot.
+    SnapshotLoaded(EntryId, Bytes),
+}

@@ -1,0 +1,109 @@
+//! How a command or a query names its resource (M1). Bodies stay opaque below the `resource` crate.
+
+use alloc::string::String;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, DecodeError};
+use crate::ids::InstanceId;
+
+/// The body of a session's command or query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Envelope {
+    /// Opens a resource by path, creating it if need be. The reply is an [`OpenReply`].
+    Open(OpenResource),
+    /// One operation of an open resource.
+    Operation(Operation, Bytes),
+}
+
+/// Opens a resource (M1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenResource {
+    /// Where the resource lives: `/` and names, at most [`limits::PATH_BYTES`](crate::limits::PATH_BYTES).
+    pub path: String,
+    /// What it is, by the name that its state machine registered.
+    pub kind: String,
+    /// Configuration of the kind; empty for its defaults. Decides at creation only.
+    pub configuration: Bytes,
+    /// Which instance is wanted.
+    pub sharing: Sharing,
+}
+
+/// Which instance [`OpenResource`] returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sharing {
+    /// The one that this session already has at the path, if any.
+    Shared,
+    /// A new one.
+    Own,
+}
+
+/// The reply to [`OpenResource`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OpenReply {
+    /// Open.
+    Opened(InstanceId),
+    /// The path holds a resource of another kind, named here.
+    WrongKind(String),
+    /// No server knows the kind.
+    UnknownKind,
+    /// The path is malformed or too long.
+    BadPath,
+    /// The configuration is malformed.
+    BadConfiguration,
+}
+
+/// Names one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The operation's number within its kind.
+    pub number: u16,
+}
+
+/// How the reply to an [`Operation`] begins; the resource's own reply follows on success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OperationStatus {
+    /// The resource's own reply follows.
+    Ok,
+    /// No such instance in this session.
+    UnknownInstance,
+    /// The resource was deleted (M1).
+    Deleted,
+    /// The kind has no such operation at the committed level (M2).
+    UnknownOperation,
+    /// The body does not decode (M2).
+    Malformed,
+}
+
+const OPEN: u8 = 1;
+const OPERATION: u8 = 2;
+
+impl Envelope {
+    /// The bytes of a command's or query's body.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Envelope::Open(open) => codec::tagged(OPEN, open, &[]),
+            Envelope::Operation(operation, body) => codec::tagged(OPERATION, operation, body),
+        }
+    }
+
+    /// Reads it back. An operation's body shares `bytes`.
+    ///
+    /// # Errors
+    /// If the bytes are not an envelope.
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let (tag, rest) = codec::split_tag(bytes)?;
+        match tag {
+            OPEN => codec::from_bytes(&rest).map(Envelope::Open),
+            OPERATION => {
+                let (operation, body) = codec::take_from_bytes(&rest)?;
+                Ok(Envelope::Operation(operation, body))
+            }
+            other => Err(DecodeError::UnknownKind(other)),
+        }
+    }
+}

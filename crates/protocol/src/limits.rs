@@ -1,0 +1,52 @@
+//! The defaults of every limit (PROTOCOL.md N). Each is a setting somewhere above; these are the numbers.
+
+use core::time::Duration;
+
+/// Between two heartbeats of a leader.
+pub const HEARTBEAT: Duration = Duration::from_millis(50);
+/// Shortest and longest election timeout; each timer draws from between.
+pub const ELECTION_TIMEOUT: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(600));
+/// A session's timeout, and its bounds.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shortest session timeout a server grants.
+pub const SESSION_TIMEOUT_MIN: Duration = Duration::from_millis(200);
+/// Longest session timeout a server grants.
+pub const SESSION_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Bound on the drift of two clocks against each other (ρ).
+pub const CLOCK_DRIFT: f64 = 0.05;
+/// A handshake that takes longer is given up.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection attempt that takes longer is given up.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest frame.
+pub const FRAME_BYTES: usize = 4 << 20;
+/// Longest command or query body.
+pub const COMMAND_BYTES: usize = 1 << 20;
+/// Longest key.
+pub const KEY_BYTES: usize = 64 << 10;
+/// Longest path.
+pub const PATH_BYTES: usize = 512;
+/// Most entry bytes in one AppendEntries (a single larger entry goes alone).
+pub const APPEND_BYTES: u64 = 1 << 20;
+/// Most AppendEntries in flight to one follower.
+pub const APPENDS_IN_FLIGHT: usize = 64;
+/// Most entry bytes in flight to one follower.
+pub const APPEND_BYTES_IN_FLIGHT: u64 = 8 << 20;
+/// Bytes of one InstallSnapshot chunk.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+/// Most commands of one session in flight (S2).
+pub const COMMANDS_IN_FLIGHT: u64 = 1_024;
+/// Room kept beside them for releases and cancels sent from `Drop` (S2).
+pub const COMMANDS_RESERVED: u64 = 64;
+/// Most open sessions.
+pub const SESSIONS: usize = 65_536;
+/// Bytes of log that consensus keeps in memory (R5).
+pub const LOG_MEMORY_BYTES: u64 = 64 << 20;
+/// Size of a log segment file.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// A snapshot is due when the log since the last one is longer than this and than that snapshot (R6).
+pub const SNAPSHOT_LOG_BYTES: u64 = 64 << 20;
+/// The port of a stand-alone server.
+pub const PORT: u16 = 8_700;
+/// A read waits at most this long for the indexes of Q1.
+pub const READ_WAIT: Duration = Duration::from_secs(5);

@@ -1,0 +1,85 @@
+//! The switches of the mutation tests: deliberate bugs in shipped code, each killed by a named checker.
+//!
+//! Without the private feature `__mutants` every switch is the constant `false` and the mutated branch is compiled out.
+//! One mutant is active per process at most.
+
+/// A deliberate bug. Names are those of the project's mutant list (docs/testing.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Mutant {
+    /// Entries of earlier terms are committed by counting replicas.
+    B01 = 1,
+    /// A vote is answered before term and vote are durable.
+    B02,
+    /// AppendEntries is acknowledged before the entries are durable.
+    B04,
+    /// The leader counts its own copy before it is durable.
+    B05,
+    /// No pre-vote and no check-quorum.
+    B12,
+    /// Logs are compared by length first.
+    B14,
+    /// A conflicting suffix is deleted without checking that it conflicts.
+    B15,
+    /// A follower's commit index is the leader's, without the bound of the last new entry.
+    B16,
+    /// A late acknowledgement of another term moves the match index.
+    B17,
+    /// A read is served before the own-term entry is committed.
+    B22,
+    /// The session table is left out of the snapshot.
+    B25,
+    /// Kept replies are dropped at a change of leader.
+    B26,
+    /// A new leader's cluster time comes from the applied entries instead of the log.
+    C06,
+    /// A command refused before the log is not followed by a skip.
+    C08,
+    /// A wiped server takes part in bootstrap again.
+    C10,
+}
+
+impl Mutant {
+    /// Every mutant.
+    pub const ALL: [Mutant; 15] = [
+        Mutant::B01,
+        Mutant::B02,
+        Mutant::B04,
+        Mutant::B05,
+        Mutant::B12,
+        Mutant::B14,
+        Mutant::B15,
+        Mutant::B16,
+        Mutant::B17,
+        Mutant::B22,
+        Mutant::B25,
+        Mutant::B26,
+        Mutant::C06,
+        Mutant::C08,
+        Mutant::C10,
+    ];
+
+    /// Whether this bug is to be made now.
+    #[cfg(not(feature = "__mutants"))]
+    #[inline(always)]
+    #[must_use]
+    pub const fn active(self) -> bool {
+        false
+    }
+
+    /// Whether this bug is to be made now.
+    #[cfg(feature = "__mutants")]
+    #[must_use]
+    pub fn active(self) -> bool {
+        ACTIVE.load(core::sync::atomic::Ordering::Relaxed) == self as u8
+    }
+
+    /// Makes this bug active in the whole process, or none.
+    #[cfg(feature = "__mutants")]
+    pub fn activate(mutant: Option<Mutant>) {
+        ACTIVE.store(mutant.map_or(0, |m| m as u8), core::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[cfg(feature = "__mutants")]
+static ACTIVE: core::sync::atomic::AtomicU8 = core::sync::atomic::AtomicU8::new(0);

@@ -1,0 +1,1 @@
+//! Typed resources over an untyped session.

@@ -1,0 +1,202 @@
+//! What a replicated state machine is, in bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+
+use atomix_protocol::{ClusterTime, Index, Sequence, SessionId};
+use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::Xoshiro256PlusPlus;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// A deterministic state machine. Every replica applies the same calls in the same order and must end in the same state.
+///
+/// All methods are called by one thread, synchronously. They are total: whatever bytes arrive, they return; a malformed
+/// command is answered with a reply that says so and leaves the state untouched (M2). No clock, no randomness but
+/// [`Context::random`], no hash order, no I/O. A panic stops this replica.
+pub trait StateMachine: Send {
+    /// Applies a command of a session and returns its reply. Called exactly once per command, in log order.
+    fn apply(&mut self, cx: &mut Context<'_>, command: &Bytes) -> Bytes;
+
+    /// Answers a query from the state as it is. Called between `apply`s.
+    fn query(&self, cx: &QueryContext, query: &Bytes) -> Bytes;
+
+    /// A session ended: no further command of it is applied. Cleans up what it owned, at most a bounded slice at a time: it is
+    /// called again, at a later index, until it returns [`Slice::Done`] (S9). The first call must at once make the session
+    /// ineligible for anything new.
+    fn session_ended(&mut self, cx: &mut Context<'_>, session: SessionId) -> Slice;
+
+    /// A timer that [`Context::timers`] set has passed, before the entry whose time passes it (T2).
+    fn timer_fired(&mut self, cx: &mut Context<'_>, timer: TimerId);
+
+    /// The kinds of resources that this binary knows, with the highest operation of each (M3).
+    fn kinds(&self) -> Vec<KindLevel>;
+
+    /// The state as it is, as something that another thread can write out later. Cheap: called on the path of writes. Equal
+    /// states give equal bytes (M4).
+    fn snapshot(&self) -> Box<dyn SnapshotSource>;
+
+    /// Replaces the state by that of a snapshot.
+    ///
+    /// # Errors
+    /// If the bytes are not a snapshot that this binary can read. The state is then unspecified, and the replica stops.
+    fn restore(&mut self, snapshot: Bytes) -> Result<(), RestoreError>;
+}
+
+/// A state that can be written out on another thread.
+pub trait SnapshotSource: Send {
+    /// Writes all of it.
+    ///
+    /// # Errors
+    /// Only those of `out`.
+    fn write_to(&mut self, out: &mut dyn Write) -> io::Result<()>;
+}
+
+impl SnapshotSource for Bytes {
+    fn write_to(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(self)
+    }
+}
+
+/// Whether a clean-up is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slice {
+    /// Nothing is left.
+    Done,
+    /// Call again.
+    More,
+}
+
+/// A kind of resource and the highest operation number that a binary knows of it (M3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KindLevel {
+    /// The kind, by name.
+    pub kind: String,
+    /// Its highest operation number.
+    pub level: u16,
+}
+
+/// Why a snapshot can't be read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("snapshot can't be read: {0}")]
+pub struct RestoreError(pub String);
+
+/// Names a timer of the state machine. Given in order of creation, the same on every replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TimerId(pub u64);
+
+/// The timers of the state machine, on cluster time (T2). Part of the snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timers {
+    next: u64,
+    /// In the order in which they fire: deadline, then creation.
+    pending: BTreeSet<(ClusterTime, TimerId)>,
+    deadlines: BTreeMap<TimerId, ClusterTime>,
+}
+
+impl Timers {
+    /// Sets a timer: it fires before the first entry whose time is at or past `deadline`.
+    pub fn set(&mut self, deadline: ClusterTime) -> TimerId {
+        let id = TimerId(self.next);
+        self.next += 1;
+        self.pending.insert((deadline, id));
+        self.deadlines.insert(id, deadline);
+        id
+    }
+
+    /// Cancels a timer. Returns whether it was still pending.
+    pub fn cancel(&mut self, timer: TimerId) -> bool {
+        match self.deadlines.remove(&timer) {
+            Some(deadline) => self.pending.remove(&(deadline, timer)),
+            None => false,
+        }
+    }
+
+    /// The earliest deadline.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<ClusterTime> {
+        self.pending.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Takes the first timer that is due at `time`.
+    pub fn take_due(&mut self, time: ClusterTime) -> Option<TimerId> {
+        let (deadline, id) = *self.pending.first()?;
+        if deadline > time {
+            return None;
+        }
+        self.pending.pop_first();
+        self.deadlines.remove(&id);
+        Some(id)
+    }
+}
+
+/// What a state machine may know and do while it applies.
+#[derive(Debug)]
+pub struct Context<'a> {
+    index: Index,
+    time: ClusterTime,
+    session: Option<SessionId>,
+    sequence: Sequence,
+    timers: &'a mut Timers,
+    random: Option<Xoshiro256PlusPlus>,
+}
+
+impl<'a> Context<'a> {
+    /// For whoever drives a state machine: the session table, and tests.
+    pub fn new(
+        index: Index,
+        time: ClusterTime,
+        session: Option<SessionId>,
+        sequence: Sequence,
+        timers: &'a mut Timers,
+    ) -> Self {
+        Context { index, time, session, sequence, timers, random: None }
+    }
+
+    /// Index of the entry being applied.
+    #[must_use]
+    pub fn index(&self) -> Index {
+        self.index
+    }
+
+    /// Its cluster time (T1).
+    #[must_use]
+    pub fn time(&self) -> ClusterTime {
+        self.time
+    }
+
+    /// The session whose command is applied; `None` in a timer.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        self.session
+    }
+
+    /// The command's place in its session; zero where there is no command.
+    #[must_use]
+    pub fn sequence(&self) -> Sequence {
+        self.sequence
+    }
+
+    /// The timers.
+    pub fn timers(&mut self) -> &mut Timers {
+        self.timers
+    }
+
+    /// Randomness that is the same on every replica: seeded by the index.
+    pub fn random(&mut self) -> &mut Xoshiro256PlusPlus {
+        let seed = self.index.0;
+        self.random.get_or_insert_with(|| Xoshiro256PlusPlus::seed_from_u64(seed))
+    }
+}
+
+/// What a state machine may know while it answers a query.
+#[derive(Clone, Copy, Debug)]
+pub struct QueryContext {
+    /// The last entry applied.
+    pub index: Index,
+    /// Its cluster time.
+    pub time: ClusterTime,
+    /// The session that asks.
+    pub session: SessionId,
+}

@@ -1,0 +1,30 @@
+//! Why a storage failed.
+
+use thiserror::Error;
+
+/// Why a storage failed. All but [`StorageError::Full`] are final for the server (D5): it never retries.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The device or file system refused a write, a sync or a read.
+    #[error("{0}")]
+    Failed(String),
+    /// No space left.
+    #[error("no space left: {0}")]
+    Full(String),
+    /// The data is damaged: not a torn tail, and never truncated (D3).
+    #[error("corrupt: {0}")]
+    Corrupt(String),
+    /// Another process uses the data directory.
+    #[error("in use by another process: {0}")]
+    InUse(String),
+    /// The data directory can't be created, opened or written.
+    #[error("{0}")]
+    Unusable(String),
+    /// The data directory was written by something else, or by a newer version.
+    #[error("{0}")]
+    Foreign(String),
+    /// A snapshot's bytes are not what its description says.
+    #[error("snapshot does not verify: {0}")]
+    BadSnapshot(String),
+}

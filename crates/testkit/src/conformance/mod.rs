@@ -1,0 +1,1 @@
+//! Suites for whoever implements a plug trait.

@@ -1,0 +1,1 @@
+//! Consensus as readable texts.

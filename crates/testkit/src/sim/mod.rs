@@ -1,0 +1,1 @@
+//! Whole clusters with clients on a simulated clock, network and disk.
