@@ -1,5 +1,6 @@
 //! Frames between clients and servers, after the handshake. A link carries one session: the one it attached or opened.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -167,7 +168,7 @@ pub enum ClientResponse {
         reason: EndReason,
     },
     /// What this server says of itself.
-    Status(Status),
+    Status(Box<Status>),
     /// The server refuses the request and closes the link.
     Refused {
         /// In words, for people.

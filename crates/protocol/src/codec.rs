@@ -4,6 +4,7 @@
 //! postcard; the tail is opaque (payloads, chunks), never copied when a frame is read. Decoding is total: lengths are
 //! checked before anything is allocated, left-over bytes are an error.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -13,15 +14,15 @@ use thiserror::Error;
 
 use crate::bootstrap::BootstrapMessage;
 use crate::client::{
-    AnswerHeader, Attach, Attached, ClientRequest, ClientResponse, EndReason, EventHeader, KeepAlive, NotAnswered,
-    NotLogged, OpenSession, Opened, QueryHeader, ReplyHeader,
+    AnswerHeader, Attach, Attached, ClientRequest, ClientResponse, EndReason, EventHeader, KeepAlive,
+    NotAnswered, NotLogged, OpenSession, Opened, QueryHeader, ReplyHeader,
 };
 use crate::entry::{Entry, EntryId, EntryKind};
 use crate::handshake::{Hello, Refusal};
 use crate::ids::{Address, GroupId, Index, Round, Sequence, SessionId, Term};
 use crate::peer::{
-    AppendEntries, AppendEntriesReply, InstallSnapshot, InstallSnapshotReply, PeerMessage, PreVote, PreVoteReply,
-    RequestVote, RequestVoteReply, SnapshotMeta, TimeoutNow,
+    AppendEntries, AppendEntriesReply, InstallSnapshot, InstallSnapshotReply, PeerMessage, PreVote,
+    PreVoteReply, RequestVote, RequestVoteReply, SnapshotMeta, TimeoutNow,
 };
 use crate::status::Status;
 use crate::time::ClusterTime;
@@ -201,6 +202,18 @@ impl Frame {
         }
     }
 
+    /// Reads the first frame of a link: a handshake or its refusal. Of anything else nothing is looked at (I5).
+    ///
+    /// # Errors
+    /// If the bytes are not exactly one such frame in the default group.
+    pub fn decode_first(bytes: &Bytes) -> Result<Frame, DecodeError> {
+        match bytes.first() {
+            Some(&(HELLO | REFUSAL)) => Frame::decode(bytes),
+            Some(&other) => Err(DecodeError::UnknownKind(other)),
+            None => Err(DecodeError::Truncated),
+        }
+    }
+
     /// Reads a frame. Payloads share `bytes`.
     ///
     /// # Errors
@@ -213,7 +226,8 @@ impl Frame {
         if group != GroupId::DEFAULT.0 {
             return Err(DecodeError::UnknownGroup(group));
         }
-        let end = FIXED.checked_add(length).filter(|end| *end <= bytes.len()).ok_or(DecodeError::Truncated)?;
+        let end =
+            FIXED.checked_add(length).filter(|end| *end <= bytes.len()).ok_or(DecodeError::Truncated)?;
         let raw = Raw { kind, header: &bytes[FIXED..end], tail: bytes.slice(end..) };
         match kind {
             HELLO => raw.only(Frame::Hello),
@@ -406,7 +420,7 @@ fn encode_response(group: GroupId, response: &ClientResponse) -> Bytes {
         ClientResponse::Event(header, bodies) => frame(EVENT, group, header, &[bodies]),
         ClientResponse::NotLeader { leader, term } => frame(NOT_LEADER, group, &(leader, term), &[]),
         ClientResponse::Ended { session, reason } => frame(ENDED, group, &(session, reason), &[]),
-        ClientResponse::Status(status) => frame(STATUS, group, status, &[]),
+        ClientResponse::Status(status) => frame(STATUS, group, &**status, &[]),
         ClientResponse::Refused { detail } => frame(REFUSED, group, detail, &[]),
     }
 }
@@ -422,19 +436,15 @@ fn decode_response(raw: Raw<'_>) -> Result<ClientResponse, DecodeError> {
         }),
         GAP => raw.only(|expected| ClientResponse::Gap { expected }),
         ANSWER => raw.with_tail::<AnswerHeader, _>(ClientResponse::Answer),
-        NOT_ANSWERED => raw.only::<(u64, NotAnswered), _>(|(ticket, reason)| ClientResponse::NotAnswered {
-            ticket,
-            reason,
-        }),
+        NOT_ANSWERED => raw
+            .only::<(u64, NotAnswered), _>(|(ticket, reason)| ClientResponse::NotAnswered { ticket, reason }),
         CONFIRMED => raw.only(|contact| ClientResponse::Confirmed { contact }),
         EVENT => raw.with_tail::<EventHeader, _>(ClientResponse::Event),
-        NOT_LEADER => {
-            raw.only::<(Option<Address>, Term), _>(|(leader, term)| ClientResponse::NotLeader { leader, term })
-        }
-        ENDED => {
-            raw.only::<(SessionId, EndReason), _>(|(session, reason)| ClientResponse::Ended { session, reason })
-        }
-        STATUS => raw.only::<Status, _>(ClientResponse::Status),
+        NOT_LEADER => raw
+            .only::<(Option<Address>, Term), _>(|(leader, term)| ClientResponse::NotLeader { leader, term }),
+        ENDED => raw
+            .only::<(SessionId, EndReason), _>(|(session, reason)| ClientResponse::Ended { session, reason }),
+        STATUS => raw.only::<Box<Status>, _>(ClientResponse::Status),
         REFUSED => raw.only(|detail| ClientResponse::Refused { detail }),
         other => Err(DecodeError::UnknownKind(other)),
     }

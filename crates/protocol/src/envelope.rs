@@ -91,6 +91,14 @@ impl Envelope {
         }
     }
 
+    /// The bytes of an [`Envelope::Operation`] whose body is a value, encoded in one go; `None` if the value refuses to be encoded.
+    #[must_use]
+    pub fn encode_operation<T: Serialize + ?Sized>(operation: &Operation, body: &T) -> Option<Bytes> {
+        let out = alloc::vec![OPERATION];
+        let out = postcard::to_extend(operation, out).ok()?;
+        postcard::to_extend(body, out).ok().map(Bytes::from)
+    }
+
     /// Reads it back. An operation's body shares `bytes`.
     ///
     /// # Errors

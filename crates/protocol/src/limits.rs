@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+/// Most voters of a cluster (R1).
+pub const VOTERS: usize = 7;
 /// Between two heartbeats of a leader.
 pub const HEARTBEAT: Duration = Duration::from_millis(50);
 /// Shortest and longest election timeout; each timer draws from between.

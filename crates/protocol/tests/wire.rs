@@ -7,13 +7,11 @@ use std::fmt::Write as _;
 
 use atomix_protocol::bootstrap::BootstrapMessage;
 use atomix_protocol::client::{
-    AnswerHeader, Attach, Attached, ClientRequest, ClientResponse, Consistency, EndReason, EventHeader, KeepAlive,
-    NotAnswered, NotLogged, OpenSession, Opened, QueryHeader, ReplyHeader, ReplyOutcome,
+    AnswerHeader, Attach, Attached, ClientRequest, ClientResponse, Consistency, EndReason, EventHeader,
+    KeepAlive, NotAnswered, NotLogged, OpenSession, Opened, QueryHeader, ReplyHeader, ReplyOutcome,
 };
 use atomix_protocol::codec::{self, Frame};
-use atomix_protocol::envelope::{
-    Envelope, OpenReply, OpenResource, Operation, OperationStatus, Sharing,
-};
+use atomix_protocol::envelope::{Envelope, OpenReply, OpenResource, Operation, OperationStatus, Sharing};
 use atomix_protocol::handshake::{FEATURE_LEVEL, Hello, MAGIC, Refusal, RefusalReason, Role, VERSIONS};
 use atomix_protocol::peer::{
     AppendEntries, AppendEntriesReply, AppendOutcome, InstallOutcome, InstallSnapshot, InstallSnapshotReply,
@@ -22,8 +20,9 @@ use atomix_protocol::peer::{
 use atomix_protocol::session::{Acknowledged, Close, CommandHeader, Expire, Open, RaiseLevel, SessionEntry};
 use atomix_protocol::status::Status;
 use atomix_protocol::{
-    Address, BootNonce, ClientId, ClusterId, ClusterTime, Configuration, DecodeError, Entry, EntryId, EntryKind, GroupId,
-    Incarnation, Index, InstanceId, Member, MemberKind, Round, Sequence, ServerId, SessionId, SessionKey, Term,
+    Address, BootNonce, ClientId, ClusterId, ClusterTime, Configuration, DecodeError, Entry, EntryId,
+    EntryKind, GroupId, Incarnation, Index, InstanceId, Member, MemberKind, Round, Sequence, ServerId,
+    SessionId, SessionKey, Term,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -61,9 +60,23 @@ fn snapshot() -> SnapshotMeta {
     }
 }
 
-fn peer_frames() -> Vec<(&'static str, Frame)> {
-    let (term, round, time) = (Term(9), Round(8), ClusterTime(1_234));
+fn vote_messages() -> Vec<(&'static str, PeerMessage)> {
+    let (term, round) = (Term(9), Round(8));
     let last = id(3, 300);
+    let pre_vote_reply = PreVoteReply { asked: term, granted: true, current: Term(7), sticky: true };
+    let vote_reply = RequestVoteReply { term, asked: term, granted: false };
+    vec![
+        ("pre-vote", PeerMessage::PreVote(PreVote { term, last })),
+        ("pre-vote reply", PeerMessage::PreVoteReply(pre_vote_reply)),
+        ("request-vote", PeerMessage::RequestVote(RequestVote { term, last, transfer: Some(round) })),
+        ("request-vote reply", PeerMessage::RequestVoteReply(vote_reply)),
+        ("timeout-now", PeerMessage::TimeoutNow(TimeoutNow { term, round })),
+    ]
+}
+
+fn append_messages() -> Vec<(&'static str, PeerMessage)> {
+    let (term, round, time) = (Term(9), Round(8), ClusterTime(1_234));
+    let prev = id(3, 300);
     let entry = |index, kind, payload: &'static [u8]| Entry {
         id: id(4, index),
         time: ClusterTime(index),
@@ -75,71 +88,43 @@ fn peer_frames() -> Vec<(&'static str, Frame)> {
         entry(302, EntryKind::Configuration, b"conf"),
         entry(303, EntryKind::Session, b"payload"),
     ];
-    let data = Bytes::from_static(b"chunk");
-    let messages = [
-        ("pre-vote", PeerMessage::PreVote(PreVote { term, last })),
-        (
-            "pre-vote reply",
-            PeerMessage::PreVoteReply(PreVoteReply { asked: term, granted: true, current: Term(7), sticky: true }),
-        ),
-        ("request-vote", PeerMessage::RequestVote(RequestVote { term, last, transfer: Some(round) })),
-        ("request-vote reply", PeerMessage::RequestVoteReply(RequestVoteReply { term, asked: term, granted: false })),
-        (
-            "append-entries",
-            PeerMessage::AppendEntries(AppendEntries {
-                term,
-                prev: last,
-                leader_commit: Index(299),
-                time,
-                promise_ms: 250,
-                round,
-                entries,
-            }),
-        ),
-        (
-            "append-entries reply, durable",
-            PeerMessage::AppendEntriesReply(AppendEntriesReply {
-                term,
-                round,
-                outcome: AppendOutcome::Durable(Index(303)),
-            }),
-        ),
-        (
-            "append-entries reply, mismatch",
-            PeerMessage::AppendEntriesReply(AppendEntriesReply {
-                term,
-                round,
-                outcome: AppendOutcome::Mismatch { prev: last, hint: id(2, 200) },
-            }),
-        ),
-        (
-            "append-entries reply, stale term",
-            PeerMessage::AppendEntriesReply(AppendEntriesReply { term, round, outcome: AppendOutcome::StaleTerm }),
-        ),
-        (
-            "install-snapshot",
-            PeerMessage::InstallSnapshot(InstallSnapshot {
-                term,
-                meta: snapshot(),
-                offset: 128,
-                data,
-                done: true,
-                time,
-                round,
-            }),
-        ),
-        ("timeout-now", PeerMessage::TimeoutNow(TimeoutNow { term, round })),
+    let append =
+        AppendEntries { term, prev, leader_commit: Index(299), time, promise_ms: 250, round, entries };
+    let outcomes = [
+        ("append-entries reply, durable", AppendOutcome::Durable(Index(303))),
+        ("append-entries reply, mismatch", AppendOutcome::Mismatch { prev, hint: id(2, 200) }),
+        ("append-entries reply, stale term", AppendOutcome::StaleTerm),
     ];
-    let installs = [
+    let replies = outcomes.map(|(name, outcome)| {
+        (name, PeerMessage::AppendEntriesReply(AppendEntriesReply { term, round, outcome }))
+    });
+    let mut messages = vec![("append-entries", PeerMessage::AppendEntries(append))];
+    messages.extend(replies);
+    messages
+}
+
+fn snapshot_messages() -> Vec<(&'static str, PeerMessage)> {
+    let (term, round, time) = (Term(9), Round(8), ClusterTime(1_234));
+    let data = Bytes::from_static(b"chunk");
+    let install = InstallSnapshot { term, meta: snapshot(), offset: 128, data, done: true, time, round };
+    let outcomes = [
         ("install-snapshot reply, next", InstallOutcome::Next(128)),
         ("install-snapshot reply, installed", InstallOutcome::Installed),
         ("install-snapshot reply, restart", InstallOutcome::Restart),
         ("install-snapshot reply, stale term", InstallOutcome::StaleTerm),
-    ]
-    .map(|(name, outcome)| {
-        (name, PeerMessage::InstallSnapshotReply(InstallSnapshotReply { term, round, last, outcome }))
+    ];
+    let replies = outcomes.map(|(name, outcome)| {
+        let reply = InstallSnapshotReply { term, round, last: id(3, 300), outcome };
+        (name, PeerMessage::InstallSnapshotReply(reply))
     });
-    messages.into_iter().chain(installs).map(|(name, message)| (name, Frame::Peer(message))).collect()
+    let mut messages = vec![("install-snapshot", PeerMessage::InstallSnapshot(install))];
+    messages.extend(replies);
+    messages
+}
+
+fn peer_frames() -> Vec<(&'static str, Frame)> {
+    let messages = [vote_messages(), append_messages(), snapshot_messages()].concat();
+    messages.into_iter().map(|(name, message)| (name, Frame::Peer(message))).collect()
 }
 
 fn opening_frames() -> Vec<(&'static str, Frame)> {
@@ -265,13 +250,15 @@ fn response_frames() -> Vec<(&'static str, Frame)> {
         ),
         ("not leader", ClientResponse::NotLeader { leader: Some(Address::from("a:2")), term: Term(9) }),
         ("not leader, nobody known", ClientResponse::NotLeader { leader: None, term: Term(9) }),
-        ("status", ClientResponse::Status(Status { role: "leader".into(), ..Status::default() })),
+        ("status", ClientResponse::Status(Box::new(Status { role: "leader".into(), ..Status::default() }))),
         ("refused", ClientResponse::Refused { detail: "why".into() }),
     ];
     for reason in [NotLogged::Busy, NotLogged::TooLarge, NotLogged::Forbidden, NotLogged::Malformed] {
         responses.push(("not logged", ClientResponse::NotLogged { sequence: Sequence(12), reason }));
     }
-    for reason in [NotAnswered::Redirect(Some(Address::from("a:2"))), NotAnswered::TimedOut, NotAnswered::Busy] {
+    for reason in
+        [NotAnswered::Redirect(Some(Address::from("a:2"))), NotAnswered::TimedOut, NotAnswered::Busy]
+    {
         responses.push(("not answered", ClientResponse::NotAnswered { ticket: 4, reason }));
     }
     let ends = [
@@ -315,7 +302,10 @@ fn entries() -> Vec<(&'static str, SessionEntry)> {
         ("expire", SessionEntry::Expire(Expire { session: SessionId(17), decided_in: Term(9) })),
         ("time", SessionEntry::Time),
         ("acknowledge", SessionEntry::Acknowledge(vec![acknowledged])),
-        ("raise level", SessionEntry::RaiseLevel(RaiseLevel { kind: "map".into(), level: 40, decided_in: Term(9) })),
+        (
+            "raise level",
+            SessionEntry::RaiseLevel(RaiseLevel { kind: "map".into(), level: 40, decided_in: Term(9) }),
+        ),
     ]
 }
 
