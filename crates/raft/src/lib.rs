@@ -1,10 +1,32 @@
 //! Consensus as a pure step machine.
 //!
-//! Deliberately not inside: sockets, files, threads, clocks, a runtime, an I/O error path, client sessions. Time, seeds and
-//! durability are inputs; messages and writes are outputs; what must wait for the disk is held back in here (R2).
+//! Deliberately not inside: sockets, files, threads, clocks, a runtime, an I/O error path, client sessions, changes of the
+//! configuration. Time, seeds and durability are inputs; messages and writes are outputs; what must wait for the disk is held
+//! back in here (R2).
 //!
 //! Section numbers (§) are those of Ongaro's dissertation "Consensus: Bridging Theory and Practice"; rules such as R4 are those
 //! of docs/protocol.md.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `raft` | the machine: recover, step, drain; dispatches to the rest |
+//! | `input`, `output` | every way the world can touch it, everything it can ask for |
+//! | `config` | timeouts and limits, validated once |
+//! | `role` | the four roles and the ways between them (§3.4) |
+//! | `timer` | election, fast pre-vote (R4), heartbeat |
+//! | `log` | entries in memory, terms since the snapshot, configurations |
+//! | `durability` | what the disk has, and what waits for it (R2) |
+//! | `propose` | appending to the leader's log, the memory bound (R5) |
+//! | `progress` | what a leader knows of a follower, and its pipeline (§10.2.2) |
+//! | `quorum` | majorities, plain and joint |
+//! | `commit` | the commit rule (§3.6.2) and handing entries on |
+//! | `read_index` | linearizable reads and quorum rounds (§6.4) |
+//! | `clock` | cluster time (T1) |
+//! | `snapshot` | what a snapshot replaces (§5) |
+//! | `rpc` | one file per RPC: send, receive, reply |
+//! | `view` | what others may know of the machine |
+//! | `marks` | rare events, counted |
+//! | `invariant` | the local part of Figure 3.2, always checked |
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -12,14 +34,29 @@
 
 extern crate alloc;
 
+mod clock;
+mod commit;
 mod config;
+mod durability;
 mod input;
+mod invariant;
+mod log;
+mod marks;
 mod output;
+mod progress;
+mod propose;
+mod quorum;
 mod raft;
+mod read_index;
 mod role;
+mod rpc;
+mod snapshot;
+mod timer;
+mod view;
 
 pub use config::{Config, ConfigError};
 pub use input::{ChunkOutcome, Input};
+pub use marks::Marks;
 pub use output::{Output, Refused};
 pub use raft::{Raft, Recovered};
 pub use role::Role;

@@ -1,15 +1,28 @@
-//! The machine: recover, step, drain.
+//! The machine: recover, step, drain. Only dispatches; the rules are in the files named after them.
 
 use alloc::vec::Vec;
 
-use atomix_protocol::peer::SnapshotMeta;
+use atomix_protocol::mutant::Mutant;
+use atomix_protocol::peer::{PeerMessage, SnapshotMeta};
 use atomix_protocol::status::Counters;
 use atomix_protocol::{
-    ClusterTime, Configuration, Entry, EntryId, EntryKind, HardState, Index, LocalTime, Round, ServerId, Term,
+    ClusterTime, Configuration, Entry, EntryId, HardState, Index, LocalTime, ServerId, Term,
 };
-use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::Xoshiro256PlusPlus;
 
-use crate::{Config, Input, Output, Refused, Role};
+use crate::clock::Clock;
+use crate::durability::Durability;
+use crate::invariant::Checked;
+use crate::log::Log;
+use crate::progress::Progress;
+use crate::role::{Following, State};
+use crate::snapshot::Snapshots;
+use crate::timer::Timers;
+use crate::{Config, Input, Marks, Output, Role, quorum};
+
+/// A term further ahead than this is not believed: no cluster gets there by elections.
+const TERM_JUMP: u64 = 1 << 32;
 
 /// What a server found on its disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +39,30 @@ pub struct Recovered {
 
 /// One server's consensus.
 #[derive(Debug)]
-pub struct Raft {}
+pub struct Raft {
+    pub(crate) server: ServerId,
+    pub(crate) config: Config,
+    pub(crate) rng: Xoshiro256PlusPlus,
+    /// Term and vote; durable once [`Durability`] says so. Invariant: the term never goes back, one vote per term.
+    pub(crate) hard_state: HardState,
+    pub(crate) log: Log,
+    pub(crate) durability: Durability,
+    /// Last entry known committed. Invariant: never back, within the log.
+    pub(crate) commit_index: Index,
+    /// Last entry handed on for applying. Invariant: applied <= handed <= committed.
+    pub(crate) handed: Index,
+    pub(crate) state: State,
+    pub(crate) following: Following,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) clock: Clock,
+    pub(crate) timers: Timers,
+    pub(crate) outputs: Vec<Output>,
+    pub(crate) counters: Counters,
+    pub(crate) marks: Marks,
+    pub(crate) checked: Checked,
+    /// Role, term and leader as last told.
+    reported: (Role, Term, Option<ServerId>),
+}
 
 impl Raft {
     /// A server as it comes up: a follower that waits for a leader.
@@ -36,165 +72,185 @@ impl Raft {
     /// # Panics
     /// If `config` does not validate, or `server` is not in the configuration.
     #[must_use]
-    pub fn new(_config: Config, _server: ServerId, _recovered: Recovered, _seed: u64, _now: LocalTime) -> Self {
-        unimplemented!()
+    pub fn new(config: Config, server: ServerId, recovered: Recovered, seed: u64, now: LocalTime) -> Self {
+        assert_eq!(config.validate(), Ok(()), "server {server}: the configuration is not valid");
+        let Recovered { mut hard_state, configuration, snapshot, entries } = recovered;
+        let base = snapshot.as_ref().map_or(EntryId::ZERO, |meta| meta.last);
+        let rebuilds = snapshot.is_some() && entries.is_empty();
+        let in_use = snapshot.as_ref().map_or(&configuration, |meta| &meta.configuration).clone();
+        let log = Log::new(base, in_use, entries);
+        if log.last().term > hard_state.term {
+            hard_state = HardState { term: log.last().term, voted_for: None };
+        }
+        let mut durability = Durability::new(hard_state, log.last().index, configuration.index);
+        if rebuilds {
+            // The log on disk may end before the snapshot, or contradict it: it goes on behind it.
+            durability.reset(base);
+        }
+        let mut clock = Clock::default();
+        clock.hear(snapshot.as_ref().map_or(ClusterTime::ZERO, |meta| meta.time));
+        if !Mutant::C06.active() {
+            clock.hear(log.last_time().unwrap_or_default());
+        }
+        let reported = (Role::Follower, hard_state.term, None);
+        let mut raft = Raft {
+            server,
+            config,
+            rng: Xoshiro256PlusPlus::seed_from_u64(seed),
+            hard_state,
+            log,
+            durability,
+            commit_index: base.index,
+            handed: base.index,
+            state: State::Follower,
+            following: Following::default(),
+            snapshots: Snapshots::new(snapshot),
+            clock,
+            timers: Timers::new(now),
+            outputs: Vec::new(),
+            counters: Counters::default(),
+            marks: Marks::default(),
+            checked: Checked::default(),
+            reported,
+        };
+        let known = quorum::holds_log(raft.log.configuration(), server);
+        assert!(
+            known || raft.log.configuration().member(server).is_some(),
+            "server {server} is not in the configuration"
+        );
+        if !quorum::holds(raft.log.configuration(), |voter| voter == server) {
+            // A server that is a quorum of its own need not wait for anyone.
+            raft.timers.restart_election(now, &raft.config, &mut raft.rng);
+        }
+        raft
     }
 
     /// Takes one input. Outputs gather until [`Raft::drain`].
-    pub fn step(&mut self, _now: LocalTime, _input: Input) {
-        unimplemented!()
-    }
-
-    /// Appends an entry to the leader's log. It goes out with the next [`Raft::drain`].
-    ///
-    /// # Errors
-    /// If nothing was appended.
-    pub fn propose(
-        &mut self,
-        _now: LocalTime,
-        _kind: EntryKind,
-        _payload: Bytes,
-        _decided_in: Option<Term>,
-    ) -> Result<EntryId, Refused> {
-        unimplemented!()
-    }
-
-    /// Asks for a linearizable read; [`Output::ReadsReady`] or [`Output::ReadsFailed`] will name it (Q3).
-    ///
-    /// # Errors
-    /// If this server does not lead.
-    pub fn read(&mut self, _now: LocalTime, _read: u64) -> Result<(), Refused> {
-        unimplemented!()
-    }
-
-    /// All entries through `index` were applied.
-    pub fn applied(&mut self, _index: Index) {
-        unimplemented!()
+    pub fn step(&mut self, now: LocalTime, input: Input) {
+        match input {
+            Input::Tick => self.on_tick(now),
+            Input::Received { from, message } => self.on_message(now, from, message),
+            Input::LinkOpened { to } => self.on_link_opened(now, to),
+            Input::LinkClosed { from } => self.on_link_closed(now, from),
+            Input::Written { token } => self.on_written(now, token),
+            Input::Fetched { to, from, entries } => self.on_fetched(now, to, from, entries),
+            Input::SnapshotPublished { meta } => self.on_snapshot_published(meta),
+            Input::ChunkRead { to, last, offset, data } => self.on_chunk_read(now, to, last, offset, data),
+            Input::ChunkWritten { last, outcome } => self.on_chunk_written(last, outcome),
+            Input::Installed { last } => self.on_installed(now, last),
+        }
+        self.report_role();
+        self.check_invariants();
     }
 
     /// Ends a batch of inputs: replicates and writes what gathered, and hands over the outputs in order.
-    pub fn drain(&mut self, _now: LocalTime) -> Vec<Output> {
-        unimplemented!()
+    pub fn drain(&mut self, now: LocalTime) -> Vec<Output> {
+        self.begin_read_round();
+        // Replication leaves before the own write (§10.2.1).
+        self.replicate(now);
+        let committed = self.log.configuration_at(self.commit_index);
+        if let Some((token, batch)) = self.durability.next_write(self.hard_state, &self.log, committed) {
+            self.outputs.push(Output::Write { token, batch });
+        }
+        self.hand_on();
+        self.check_invariants();
+        core::mem::take(&mut self.outputs)
     }
 
     /// When to call [`Raft::step`] with [`Input::Tick`] at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<LocalTime> {
-        unimplemented!()
+        Some(self.timers.next(matches!(self.state, State::Leader(_))))
     }
 
-    /// The last round this leader began. A contact received now is confirmed by a later one (S6).
-    #[must_use]
-    pub fn round(&self) -> Round {
-        unimplemented!()
+    fn on_tick(&mut self, now: LocalTime) {
+        if let State::Leader(leader) = &mut self.state {
+            if now >= self.timers.heartbeat {
+                // Rounds that reads began do not put this off: what hangs on it would starve under a steady stream of reads.
+                self.timers.heartbeat = now + self.config.heartbeat;
+                leader.progress.values_mut().for_each(Progress::retry_fetch);
+                self.check_quorum(now);
+                self.resend_chunks(now);
+                self.begin_heartbeat_round();
+            }
+            return;
+        }
+        if self.timers.take_fast(now, &mut self.rng) && self.may_campaign() {
+            self.marks.fast_prevote += 1;
+            self.start_pre_vote(now);
+        } else if now >= self.timers.election {
+            self.on_election_timeout(now);
+        }
     }
 
-    /// Cluster time now: what an entry proposed now would carry, or what was last heard (T1).
-    #[must_use]
-    pub fn cluster_time(&self, _now: LocalTime) -> ClusterTime {
-        unimplemented!()
+    fn on_message(&mut self, now: LocalTime, from: ServerId, message: PeerMessage) {
+        let term = named_term(&message);
+        let believable = term.0 <= self.hard_state.term.0.saturating_add(TERM_JUMP) && term.0 < u64::MAX;
+        if from == self.server || !quorum::holds_log(self.log.configuration(), from) || !believable {
+            self.marks.hostile_refused += 1;
+            return;
+        }
+        match message {
+            PeerMessage::PreVote(message) => self.on_pre_vote(now, from, &message),
+            PeerMessage::PreVoteReply(reply) => self.on_pre_vote_reply(now, from, &reply),
+            PeerMessage::RequestVote(message) => self.on_request_vote(now, from, &message),
+            PeerMessage::RequestVoteReply(reply) => self.on_request_vote_reply(now, from, &reply),
+            PeerMessage::AppendEntries(message) => self.on_append_entries(now, from, message),
+            PeerMessage::AppendEntriesReply(reply) => self.on_append_entries_reply(now, from, reply),
+            PeerMessage::InstallSnapshot(message) => self.on_install_snapshot(now, from, message),
+            PeerMessage::InstallSnapshotReply(reply) => self.on_install_snapshot_reply(now, from, &reply),
+            PeerMessage::TimeoutNow(message) => self.on_timeout_now(now, from, &message),
+        }
     }
 
-    /// Whether this server leads and an entry of its own term is committed and applied.
-    #[must_use]
-    pub fn is_established(&self) -> bool {
-        unimplemented!()
+    /// A write is durable: everything that waited for it goes on (R2).
+    fn on_written(&mut self, now: LocalTime, token: u64) {
+        let Some(entries) = self.durability.complete(token) else { return };
+        self.counters.syncs += 1;
+        self.counters.entries_synced += entries;
+        for (to, message) in self.durability.release(self.hard_state) {
+            self.send_now(to, message);
+        }
+        self.count_own_vote(now);
+        self.acknowledge_durable();
+        self.advance_commit();
+        self.release_memory();
     }
 
-    /// Whether a follower may serve reads of its applied state: it heard AppendEntries of the current term within
-    /// `age` and has applied that message's commit index (Q4). An established leader may.
-    #[must_use]
-    pub fn is_fresh(&self, _now: LocalTime, _age: core::time::Duration) -> bool {
-        unimplemented!()
+    /// Sends a message, not before term and vote are durable: whatever is said depends on them (R2).
+    pub(crate) fn send(&mut self, to: ServerId, message: PeerMessage) {
+        if self.durability.hard_state() == self.hard_state {
+            self.send_now(to, message);
+        } else {
+            self.durability.hold(self.hard_state.term, to, message);
+        }
     }
 
-    /// Description of a snapshot of the state as applied now, without size and checksum.
-    #[must_use]
-    pub fn snapshot_point(&self) -> SnapshotMeta {
-        unimplemented!()
+    pub(crate) fn send_now(&mut self, to: ServerId, message: PeerMessage) {
+        self.outputs.push(Output::Send { to, message });
     }
 
-    /// Bytes of log after the newest snapshot, applied entries only (R6).
-    #[must_use]
-    pub fn bytes_since_snapshot(&self) -> u64 {
-        unimplemented!()
+    fn report_role(&mut self) {
+        let present = (self.role(), self.hard_state.term, self.leader());
+        if present != self.reported {
+            self.reported = present;
+            let (role, term, leader) = present;
+            self.outputs.push(Output::RoleChanged { role, term, leader });
+        }
     }
+}
 
-    /// Whether a snapshot is being received: no own one may be taken meanwhile (R6).
-    #[must_use]
-    pub fn is_installing(&self) -> bool {
-        unimplemented!()
-    }
-
-    /// This server.
-    #[must_use]
-    pub fn server(&self) -> ServerId {
-        unimplemented!()
-    }
-
-    /// Its role.
-    #[must_use]
-    pub fn role(&self) -> Role {
-        unimplemented!()
-    }
-
-    /// Its term.
-    #[must_use]
-    pub fn term(&self) -> Term {
-        unimplemented!()
-    }
-
-    /// The leader it knows.
-    #[must_use]
-    pub fn leader(&self) -> Option<ServerId> {
-        unimplemented!()
-    }
-
-    /// Last entry of its log.
-    #[must_use]
-    pub fn last(&self) -> EntryId {
-        unimplemented!()
-    }
-
-    /// Last entry that is durable here.
-    #[must_use]
-    pub fn durable_index(&self) -> Index {
-        unimplemented!()
-    }
-
-    /// Last entry known committed.
-    #[must_use]
-    pub fn commit_index(&self) -> Index {
-        unimplemented!()
-    }
-
-    /// Last entry applied.
-    #[must_use]
-    pub fn applied_index(&self) -> Index {
-        unimplemented!()
-    }
-
-    /// Last entry in the newest snapshot.
-    #[must_use]
-    pub fn snapshot_index(&self) -> Index {
-        unimplemented!()
-    }
-
-    /// The configuration in use: the latest in the log, committed or not (§4.1).
-    #[must_use]
-    pub fn configuration(&self) -> &Configuration {
-        unimplemented!()
-    }
-
-    /// The entry at an index, if memory holds it.
-    #[must_use]
-    pub fn entry(&self, _index: Index) -> Option<&Entry> {
-        unimplemented!()
-    }
-
-    /// The counters that consensus keeps; the rest are zero.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        unimplemented!()
+/// The term in which a message claims that a server is, or may soon be.
+fn named_term(message: &PeerMessage) -> Term {
+    match message {
+        PeerMessage::PreVote(message) => message.term,
+        PeerMessage::PreVoteReply(reply) => reply.current,
+        PeerMessage::RequestVote(message) => message.term,
+        PeerMessage::RequestVoteReply(reply) => reply.term,
+        PeerMessage::AppendEntries(message) => message.term,
+        PeerMessage::AppendEntriesReply(reply) => reply.term,
+        PeerMessage::InstallSnapshot(message) => message.term,
+        PeerMessage::InstallSnapshotReply(reply) => reply.term,
+        PeerMessage::TimeoutNow(message) => message.term,
     }
 }

@@ -1,4 +1,21 @@
-//! The roles of a server (§3.3, §9.6).
+//! The roles of a server and the ways from one to another (§3.3, §3.4, §9.6).
+//!
+//! ```text
+//!             no leader heard          quorum would vote           quorum voted
+//! Follower ───────────────► PreCandidate ───────────► Candidate ───────────► Leader
+//!    ▲   TimeoutNow: ────────────────────────────────────▲                     │
+//!    └──────── a leader of the term is heard, or a later term, or no quorum answers ──┘
+//! ```
+
+use alloc::collections::{BTreeMap, BTreeSet};
+
+use atomix_protocol::mutant::Mutant;
+use atomix_protocol::{ClusterTime, EntryKind, HardState, Index, LocalTime, Round, ServerId, Term};
+use bytes::Bytes;
+
+use crate::progress::Progress;
+use crate::read_index::Reads;
+use crate::{Output, Raft, quorum};
 
 /// What a server is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +39,173 @@ impl Role {
             Role::PreCandidate => "pre-candidate",
             Role::Candidate => "candidate",
             Role::Leader => "leader",
+        }
+    }
+}
+
+/// What a server keeps for its role only.
+#[derive(Debug)]
+pub(crate) enum State {
+    Follower,
+    PreCandidate(Ballot),
+    Candidate(Ballot),
+    Leader(Leader),
+}
+
+/// Who has said yes to a campaign.
+#[derive(Debug, Default)]
+pub(crate) struct Ballot {
+    pub(crate) granted: BTreeSet<ServerId>,
+    /// Set when a TimeoutNow caused the campaign (§3.10).
+    pub(crate) transfer: Option<Round>,
+}
+
+/// What a leader keeps (Figure 3.1: volatile state on leaders).
+#[derive(Debug)]
+pub(crate) struct Leader {
+    /// Index of the first entry of its term (R1).
+    pub(crate) first: Index,
+    pub(crate) progress: BTreeMap<ServerId, Progress>,
+    pub(crate) reads: Reads,
+}
+
+/// What a server keeps of the leader of its term. Forgotten with the term.
+#[derive(Debug, Default)]
+pub(crate) struct Following {
+    /// The leader of this term, itself included. Invariant: never changes within a term (§3.4).
+    pub(crate) leader: Option<ServerId>,
+    /// It went silent, or gave up: it is no longer worth a redirection.
+    pub(crate) lost: bool,
+    /// When it was last heard.
+    pub(crate) heard: Option<LocalTime>,
+    /// Its link closed since: stickiness is lifted (R4).
+    pub(crate) lifted: bool,
+    /// When its last AppendEntries came, and the commit index in it (Q4).
+    pub(crate) fresh: Option<(LocalTime, Index)>,
+    /// The log agrees with the leader's through here.
+    pub(crate) matched: Index,
+    /// The greatest round it sent.
+    pub(crate) round: Round,
+    /// The greatest round that was answered.
+    pub(crate) answered: Round,
+    /// An acknowledgement waits for the disk (R2).
+    pub(crate) ack_due: bool,
+}
+
+impl Raft {
+    /// Adopts a later term, which has no known leader yet (§3.3).
+    pub(crate) fn adopt_term(&mut self, now: LocalTime, term: Term) {
+        if term > self.hard_state.term {
+            self.follow(now);
+            self.hard_state = HardState { term, voted_for: None };
+            self.following = Following::default();
+            self.snapshots.abandon();
+        }
+    }
+
+    /// Becomes a follower in the present term.
+    pub(crate) fn follow(&mut self, now: LocalTime) {
+        let state = core::mem::replace(&mut self.state, State::Follower);
+        if let State::Leader(leader) = state {
+            let reads = leader.reads.into_all();
+            let mut own =
+                self.log.slice(self.commit_index.next(), self.log.last().index, u64::MAX).into_iter();
+            if !reads.is_empty()
+                || own.any(|e| e.kind == EntryKind::Session && e.id.term == self.hard_state.term)
+            {
+                self.marks.leader_deposed_with_requests += 1;
+            }
+            if !reads.is_empty() {
+                self.outputs.push(Output::ReadsFailed { reads });
+            }
+            self.following.lost = true;
+            self.clock.follow(now);
+            self.timers.restart_election(now, &self.config, &mut self.rng);
+            self.compact_log();
+        }
+    }
+
+    /// Takes note of the leader of `term`, which is at least the present one. False if that server can't lead it: then its
+    /// message is ignored.
+    pub(crate) fn hear_leader(
+        &mut self,
+        now: LocalTime,
+        from: ServerId,
+        term: Term,
+        time: ClusterTime,
+        round: Round,
+    ) -> bool {
+        self.adopt_term(now, term);
+        if self.following.leader.is_some_and(|leader| leader != from)
+            || matches!(self.state, State::Leader(_))
+        {
+            self.marks.hostile_refused += 1;
+            return false;
+        }
+        self.follow(now);
+        self.following.leader = Some(from);
+        self.following.lost = false;
+        self.following.heard = Some(now);
+        self.following.lifted = false;
+        self.following.round = self.following.round.max(round);
+        self.clock.hear(time);
+        self.timers.stop_fast();
+        self.timers.restart_election(now, &self.config, &mut self.rng);
+        true
+    }
+
+    /// Starts to lead (§3.4), with an entry of its own term (R1).
+    pub(crate) fn lead(&mut self, now: LocalTime) {
+        let last = self.log.last().index;
+        let start = if Mutant::C06.active() {
+            self.snapshots.applied_time
+        } else {
+            // T1: the last entry, committed or not, the snapshot, or a heartbeat, whichever is latest.
+            self.clock.heard().max(self.log.last_time().unwrap_or_default())
+        };
+        self.clock.lead(now, start);
+        let followers =
+            quorum::log_holders(self.log.configuration()).into_iter().filter(|id| *id != self.server);
+        let progress = followers.map(|id| (id, Progress::new(last, now))).collect();
+        self.following.leader = Some(self.server);
+        self.following.lost = false;
+        self.timers.stop_fast();
+        self.timers.heartbeat = now + self.config.heartbeat;
+        self.state = State::Leader(Leader { first: last.next(), progress, reads: Reads::default() });
+        self.append_own(now, EntryKind::NoOp, Bytes::new());
+        self.begin_round();
+    }
+
+    /// Whether this server may campaign: it votes, and no snapshot is being put in place of its state (R6).
+    pub(crate) fn may_campaign(&self) -> bool {
+        quorum::votes(self.log.configuration(), self.server) && !self.snapshots.is_replacing()
+    }
+
+    /// Whether a leader is alive as far as this server can tell, so that nobody gets its vote (§4.2.3). A closed link to the
+    /// leader lifts it (R4).
+    pub(crate) fn is_sticky(&self, now: LocalTime) -> bool {
+        let shortest = self.config.election_timeout.0;
+        if matches!(self.state, State::Leader(_)) {
+            return self.quorum_contact(now).is_some_and(|contact| now.since(contact) < shortest);
+        }
+        !self.following.lifted && self.following.heard.is_some_and(|heard| now.since(heard) < shortest)
+    }
+
+    /// No leader for an election timeout: asks whether a campaign could win.
+    pub(crate) fn on_election_timeout(&mut self, now: LocalTime) {
+        self.timers.restart_election(now, &self.config, &mut self.rng);
+        self.following.lost = true;
+        if self.may_campaign() {
+            self.start_pre_vote(now);
+        }
+    }
+
+    /// The link that carried that server's messages closed. If it leads, it may be dead (R4).
+    pub(crate) fn on_link_closed(&mut self, now: LocalTime, from: ServerId) {
+        if self.following.leader == Some(from) && matches!(self.state, State::Follower) && self.may_campaign()
+        {
+            self.following.lifted = true;
+            self.timers.start_fast(now, &mut self.rng);
         }
     }
 }

@@ -1,0 +1,326 @@
+//! What a leader knows of one follower, and how much it sends ahead (§3.5, §10.2.2).
+
+use alloc::collections::VecDeque;
+
+use atomix_protocol::peer::SnapshotMeta;
+use atomix_protocol::{EntryId, Index, LocalTime, Round};
+
+use crate::Config;
+use crate::log::Log;
+
+/// How entries go to a follower.
+#[derive(Debug)]
+pub(crate) enum Mode {
+    /// Not known whether the logs agree right before `next_index`: one AppendEntries at a time.
+    Probe,
+    /// They agree: the pipeline is open.
+    Replicate,
+    /// The entries it needs are gone: it gets a snapshot.
+    Snapshot(Transfer),
+}
+
+/// A snapshot on its way, one chunk at a time (§5.3).
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    pub(crate) meta: SnapshotMeta,
+    /// Where the current chunk begins.
+    pub(crate) offset: u64,
+    /// Its length once it was sent; before that it is being read.
+    pub(crate) sent: Option<u64>,
+    /// The last round begun when it was sent: who answers with an earlier one had not received it.
+    pub(crate) round: Round,
+    /// Without an answer until then, the chunk is sent again.
+    pub(crate) retry: LocalTime,
+}
+
+/// One AppendEntries with entries that was not acknowledged yet.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    prev: Index,
+    last: Index,
+    bytes: u64,
+}
+
+/// One follower.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// The follower holds the leader's log durably through here. Invariant: never back, never above what was sent.
+    match_index: Index,
+    /// The next entry to send. Invariant: behind `match_index`.
+    next_index: Index,
+    /// The last entry that any message of this term named.
+    highest_sent: Index,
+    pub(crate) mode: Mode,
+    in_flight: VecDeque<Sent>,
+    in_flight_bytes: u64,
+    /// `prev` of the last heartbeat since the pipeline was last reset.
+    heartbeat_prev: Option<Index>,
+    /// First index of a read from storage that is under way for it (R5).
+    pub(crate) fetching: Option<Index>,
+    /// That read found nothing, and no snapshot helps: the next heartbeat tries again.
+    pub(crate) unavailable: bool,
+    /// When it last answered in this term.
+    pub(crate) contact: LocalTime,
+    /// The greatest round it answered.
+    pub(crate) round: Round,
+}
+
+impl Progress {
+    /// As a new leader knows a follower: not at all (§3.3: `next_index` behind the leader's last entry).
+    pub(crate) fn new(last: Index, now: LocalTime) -> Self {
+        Progress {
+            match_index: Index::ZERO,
+            next_index: last.next(),
+            highest_sent: last,
+            mode: Mode::Probe,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            heartbeat_prev: None,
+            fetching: None,
+            unavailable: false,
+            contact: now,
+            round: Round::ZERO,
+        }
+    }
+
+    pub(crate) fn match_index(&self) -> Index {
+        self.match_index
+    }
+
+    pub(crate) fn next_index(&self) -> Index {
+        self.next_index
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Whether more entries may be sent now.
+    pub(crate) fn may_send(&self, config: &Config) -> bool {
+        match self.mode {
+            _ if self.fetching.is_some() => false,
+            Mode::Probe => self.in_flight.is_empty(),
+            Mode::Replicate => !self.is_full(config),
+            Mode::Snapshot(_) => false,
+        }
+    }
+
+    /// Whether an open pipeline has no room.
+    pub(crate) fn is_full(&self, config: &Config) -> bool {
+        self.in_flight.len() >= config.appends_in_flight
+            || self.in_flight_bytes >= config.append_bytes_in_flight
+    }
+
+    /// Entries from `next_index` through `last` were sent.
+    pub(crate) fn sent(&mut self, last: Index, bytes: u64) {
+        self.in_flight.push_back(Sent { prev: self.next_index.previous(), last, bytes });
+        self.in_flight_bytes += bytes;
+        self.next_index = last.next();
+        self.highest_sent = self.highest_sent.max(last);
+    }
+
+    /// The index a heartbeat names as `prev`: what was sent last, so that a loss shows. None while a snapshot is on its way.
+    pub(crate) fn heartbeat_prev(&mut self) -> Option<Index> {
+        let snapshot = matches!(self.mode, Mode::Snapshot(_));
+        self.heartbeat_prev = (!snapshot).then(|| self.next_index.previous());
+        self.heartbeat_prev
+    }
+
+    /// The follower holds everything through `index`. Whether that was news.
+    pub(crate) fn durable(&mut self, index: Index) -> bool {
+        if index > self.highest_sent {
+            return false;
+        }
+        let news = index > self.match_index;
+        self.match_index = self.match_index.max(index);
+        while let Some(sent) = self.in_flight.front().filter(|sent| sent.last <= self.match_index) {
+            self.in_flight_bytes -= sent.bytes;
+            self.in_flight.pop_front();
+        }
+        self.next_index = self.next_index.max(self.match_index.next());
+        match &self.mode {
+            Mode::Probe if self.oldest_sent() <= self.match_index.next() => self.mode = Mode::Replicate,
+            Mode::Snapshot(transfer) if transfer.meta.last.index <= self.match_index => self.probe(),
+            _ => {}
+        }
+        news
+    }
+
+    /// As the mutant B17 takes a late acknowledgement: whatever it says.
+    pub(crate) fn durable_unchecked(&mut self, index: Index) {
+        self.highest_sent = self.highest_sent.max(index);
+        self.durable(index);
+    }
+
+    /// The follower has no entry `prev`; `hint` is the greatest of its entries that could match. Whether it was believed:
+    /// an answer to nothing that is outstanding is late.
+    pub(crate) fn mismatch(&mut self, prev: EntryId, hint: EntryId, log: &Log) -> bool {
+        let outstanding = self.heartbeat_prev == Some(prev.index)
+            || self.in_flight.iter().any(|sent| sent.prev == prev.index);
+        let plausible = self.match_index < prev.index && hint.index < prev.index && log.contains(prev);
+        if !outstanding || !plausible || matches!(self.mode, Mode::Snapshot(_)) {
+            return false;
+        }
+        self.clear_pipeline();
+        self.mode = Mode::Probe;
+        self.next_index = log.could_match(hint).max(self.match_index).next();
+        true
+    }
+
+    /// Allows a read from storage that found nothing to be tried again.
+    pub(crate) fn retry_fetch(&mut self) {
+        if core::mem::take(&mut self.unavailable) {
+            self.fetching = None;
+        }
+    }
+
+    /// What was in flight may be lost: goes on from the oldest that was not acknowledged, probing.
+    pub(crate) fn probe(&mut self) {
+        self.next_index = self.oldest_sent().max(self.match_index.next());
+        self.clear_pipeline();
+        self.mode = Mode::Probe;
+    }
+
+    /// Begins to send a snapshot.
+    pub(crate) fn transfer(&mut self, meta: SnapshotMeta, retry: LocalTime) {
+        self.clear_pipeline();
+        self.next_index = meta.last.index.next();
+        self.highest_sent = self.highest_sent.max(meta.last.index);
+        self.mode = Mode::Snapshot(Transfer { meta, offset: 0, sent: None, round: Round::ZERO, retry });
+    }
+
+    fn oldest_sent(&self) -> Index {
+        self.in_flight.front().map_or(self.next_index, |sent| sent.prev.next())
+    }
+
+    fn clear_pipeline(&mut self) {
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+        self.heartbeat_prev = None;
+        self.fetching = None;
+        self.unavailable = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use atomix_protocol::{ClusterTime, Configuration, Entry, EntryKind, Term};
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn log(terms: &[u64]) -> Log {
+        let entries = terms.iter().enumerate().map(|(at, term)| Entry {
+            id: EntryId::new(Term(*term), Index(at as u64 + 1)),
+            time: ClusterTime(0),
+            kind: EntryKind::NoOp,
+            payload: Bytes::new(),
+        });
+        Log::new(EntryId::ZERO, Configuration::default(), entries.collect())
+    }
+
+    fn id(term: u64, index: u64) -> EntryId {
+        EntryId::new(Term(term), Index(index))
+    }
+
+    fn replicating() -> Progress {
+        let mut progress = Progress::new(Index(4), LocalTime::ZERO);
+        progress.sent(Index(5), 64);
+        assert!(progress.durable(Index(4)));
+        assert!(matches!(progress.mode, Mode::Replicate));
+        progress
+    }
+
+    #[test]
+    fn probing_sends_one_at_a_time_until_the_logs_agree() {
+        let config = Config::default();
+        let mut progress = Progress::new(Index(4), LocalTime::ZERO);
+        assert!(progress.may_send(&config));
+        progress.sent(Index(5), 64);
+        assert!(!progress.may_send(&config));
+        assert!(progress.durable(Index(3)), "durable less far than the probe: agreement is not known");
+        assert!(!progress.may_send(&config));
+        progress.durable(Index(4));
+        assert!(progress.may_send(&config));
+        assert_eq!((progress.next_index(), progress.in_flight()), (Index(6), 1));
+    }
+
+    #[test]
+    fn the_window_closes_by_count_and_by_bytes() {
+        let count = Config { appends_in_flight: 2, ..Config::default() };
+        let bytes = Config { append_bytes_in_flight: 100, ..Config::default() };
+        let mut progress = replicating();
+        assert!(progress.may_send(&count) && progress.may_send(&bytes));
+        progress.sent(Index(7), 64);
+        assert!(!progress.may_send(&count) && !progress.may_send(&bytes));
+        progress.durable(Index(6));
+        assert!(progress.may_send(&count) && progress.may_send(&bytes), "the first is acknowledged");
+        progress.durable(Index(7));
+        assert_eq!((progress.in_flight(), progress.match_index()), (0, Index(7)));
+    }
+
+    #[test]
+    fn match_never_moves_back_nor_above_what_was_sent() {
+        let mut progress = replicating();
+        assert!(!progress.durable(Index(9)));
+        assert!(!progress.durable(Index(u64::MAX)));
+        assert!(!progress.durable(Index(2)));
+        assert_eq!(progress.match_index(), Index(4));
+        progress.probe();
+        assert_eq!((progress.match_index(), progress.next_index()), (Index(4), Index(5)));
+    }
+
+    #[test]
+    fn a_mismatch_counts_only_for_what_is_outstanding() {
+        let log = log(&[1, 1, 1, 2, 2, 2, 2]);
+        let mut progress = replicating();
+        progress.sent(Index(6), 64);
+        progress.sent(Index(7), 64);
+        for (prev, hint, believed) in [
+            (id(2, 7), id(1, 3), false),                   // nothing was sent behind 7
+            (id(1, 3), id(1, 2), false),                   // already matched
+            (id(1, 6), id(1, 4), false),                   // not our entry 6
+            (id(2, 6), id(2, 6), false),                   // a hint not below prev
+            (id(2, u64::MAX), id(2, u64::MAX - 1), false), // absurd
+            (id(2, 6), id(2, 5), true),                    // entry 6 was lost
+            (id(2, 6), id(2, 5), false),                   // once
+        ] {
+            assert_eq!(progress.mismatch(prev, hint, &log), believed, "{prev:?} {hint:?}");
+        }
+        assert_eq!((progress.next_index(), progress.in_flight()), (Index(6), 0));
+        progress.heartbeat_prev();
+        assert!(progress.mismatch(id(2, 5), id(1, 3), &log), "a heartbeat's prev is outstanding too");
+        assert_eq!(progress.next_index(), Index(5), "never below what is matched");
+    }
+
+    #[test]
+    fn a_hint_skips_terms() {
+        let log = log(&[1, 1, 1, 4, 4, 5, 5, 6, 6, 6]);
+        let mut progress = Progress::new(Index(10), LocalTime::ZERO);
+        progress.heartbeat_prev();
+        assert!(progress.mismatch(id(6, 10), id(3, 9), &log));
+        assert_eq!(progress.next_index(), Index(4));
+    }
+
+    #[test]
+    fn a_transfer_ends_when_the_follower_has_caught_up() {
+        let mut progress = replicating();
+        let meta = SnapshotMeta {
+            last: id(2, 9),
+            time: ClusterTime(0),
+            configuration: Configuration::default(),
+            size: 0,
+            checksum: 0,
+        };
+        progress.transfer(meta, LocalTime::ZERO);
+        assert!(!progress.may_send(&Config::default()));
+        assert_eq!(progress.heartbeat_prev(), None);
+        progress.durable(Index(4));
+        assert!(matches!(progress.mode, Mode::Snapshot(_)));
+        progress.durable(Index(9));
+        assert_eq!((progress.next_index(), progress.may_send(&Config::default())), (Index(10), true));
+        assert!(Vec::<Sent>::from(progress.in_flight).is_empty());
+    }
+}

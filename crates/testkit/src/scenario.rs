@@ -1,1 +1,0 @@
-//! Consensus as readable texts.

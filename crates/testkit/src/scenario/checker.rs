@@ -1,0 +1,105 @@
+//! The safety properties of Figure 3.2, checked against everything that ever happened.
+
+use std::collections::BTreeMap;
+
+use atomix_protocol::{Entry, EntryId, EntryKind, Index, ServerId, Term};
+use atomix_raft::Raft;
+
+/// What may never change: who led when, and what was committed.
+#[derive(Clone, Debug, Default)]
+pub struct Checker {
+    leaders: BTreeMap<Term, ServerId>,
+    ledger: BTreeMap<Index, Entry>,
+    /// The entry that each (term, index) names, and the one before it.
+    written: BTreeMap<EntryId, (Entry, EntryId)>,
+    violation: Option<String>,
+}
+
+impl Checker {
+    /// The first property that did not hold.
+    #[must_use]
+    pub fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    /// Everything committed, by index.
+    #[must_use]
+    pub fn ledger(&self) -> &BTreeMap<Index, Entry> {
+        &self.ledger
+    }
+
+    /// Payloads of the commands committed through `index`, as a state machine would hold them.
+    #[must_use]
+    pub fn state(&self, index: Index) -> Vec<u8> {
+        let commands = self.ledger.range(..=index).filter(|(_, entry)| entry.kind == EntryKind::Session);
+        let lines: Vec<&[u8]> = commands.map(|(_, entry)| entry.payload.as_ref()).collect();
+        lines.join(&b'\n')
+    }
+
+    pub(super) fn report(&mut self, what: impl Into<String>) {
+        self.violation.get_or_insert(what.into());
+    }
+
+    /// Election safety, and leader completeness against what is committed already.
+    pub(super) fn elected(&mut self, raft: &Raft) {
+        let (server, term) = (raft.server(), raft.term());
+        let first = *self.leaders.entry(term).or_insert(server);
+        if first != server {
+            self.report(format!("election safety: {first} and {server} both lead term {term}"));
+        }
+        let lost = self.ledger.values().find(|entry| {
+            entry.id.index > raft.snapshot_index() && raft.entry_term(entry.id.index) != Some(entry.id.term)
+        });
+        if let Some(lost) = lost.map(|entry| entry.id) {
+            self.report(format!(
+                "leader completeness: {server} leads term {term} without the committed entry {lost}"
+            ));
+        }
+    }
+
+    /// Log matching: an entry's name says what it is, and what is before it. Cluster time never runs back along a log (T1).
+    pub(super) fn wrote(&mut self, server: ServerId, before: Option<EntryId>, entries: &[Entry]) {
+        let mut prev = before;
+        for entry in entries {
+            if let Some(prev) = prev {
+                let (known, known_prev) =
+                    self.written.entry(entry.id).or_insert((entry.clone(), prev)).clone();
+                if known != *entry || known_prev != prev {
+                    self.report(format!("log matching: {server} holds another {} behind {prev}", entry.id));
+                }
+                let earlier = self.written.get(&prev).map(|(earlier, _)| earlier.time);
+                if earlier.is_some_and(|earlier| earlier > entry.time) {
+                    self.report(format!("cluster time: {} of {server} is before {prev}", entry.id));
+                }
+            }
+            prev = Some(entry.id);
+        }
+    }
+
+    /// State-machine safety; `copies` says whether a quorum of disks holds an entry.
+    pub(super) fn committed(
+        &mut self,
+        server: ServerId,
+        entries: &[Entry],
+        copies: impl Fn(EntryId) -> bool,
+    ) {
+        for entry in entries {
+            match self.ledger.get(&entry.id.index) {
+                None => {
+                    if !copies(entry.id) {
+                        self.report(format!(
+                            "durability: {server} commits {} that no quorum has durably",
+                            entry.id
+                        ));
+                    }
+                    self.ledger.insert(entry.id.index, entry.clone());
+                }
+                Some(known) if known != entry => {
+                    let known = known.id;
+                    self.report(format!("state machine safety: {server} commits {} over {known}", entry.id));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Consensus as readable texts.
+//!
+//! A [`Cluster`] is a handful of consensus machines with disks in memory, links that hold messages until they are told to
+//! deliver, and a clock that stands still until it is told to go on. Whatever happens, [`Checker`] compares it with the safety
+//! properties of Figure 3.2. A text drives it, one command per line, and records what the machines did:
+//!
+//! ```text
+//! servers 3
+//! campaign 1
+//! ----
+//! 1 is pre-candidate in term 0
+//! 1 -> 2 PreVote term 1, last 0@0
+//! ...
+//! ```
+//!
+//! [`run`] compares what happened with what the text says; [`record`] writes the text anew. The commands are those of
+//! [`text`]. [`directed`] holds the two histories of the paper that no random run finds.
+
+mod checker;
+mod cluster;
+pub mod directed;
+mod render;
+mod server;
+pub mod text;
+
+pub use checker::Checker;
+pub use cluster::{Cluster, Settings};
+pub use text::{record, run};
