@@ -20,6 +20,12 @@ pub trait Disk: Send {
     /// What the system says.
     fn allocate(&mut self, name: &str, length: u64) -> io::Result<()>;
 
+    /// A hint that `allocate` will be called with these arguments later: a disk may make the file meanwhile, beside the
+    /// caller, so that `allocate` need not. What it made may be found after a crash: complete, in part, or not at all.
+    fn prepare(&mut self, name: &str, length: u64) {
+        let _ = (name, length);
+    }
+
     /// Reads at most `buffer.len()` bytes at `offset`; fewer only at the end of the file.
     ///
     /// # Errors

@@ -59,11 +59,14 @@ impl Image {
 
 impl Storage for MemoryStorage {
     fn recover(&mut self, entry: &mut dyn FnMut(Entry)) -> Result<Recovered, StorageError> {
-        let image = self.image.lock();
+        let mut image = self.image.lock();
+        image.finished = None;
         let start = image.published.as_ref().map_or(EntryId::ZERO, |(meta, _)| meta.last);
-        if image.id_at(start.index) == Some(start) {
-            image.entries.iter().filter(|e| e.id.index > start.index).cloned().for_each(entry);
+        if image.id_at(start.index) != Some(start) {
+            // What is not handed out is no part of the log any more: consensus goes on right after the snapshot.
+            image.truncate_after(start);
         }
+        image.entries.iter().filter(|e| e.id.index > start.index).cloned().for_each(entry);
         let mut recovered = image.recovered.clone();
         recovered.snapshot = image.published.as_ref().map(|(meta, _)| meta.clone());
         Ok(recovered)
@@ -88,7 +91,8 @@ impl Storage for MemoryStorage {
         }
         for entry in &batch.entries {
             let last = image.entries.last().map_or(image.base, |e| e.id);
-            assert_eq!(entry.id.index, last.index.next(), "a batch continues the log: {entry:?} after {last:?}");
+            let continues = entry.id.index == last.index.next() && entry.id.term >= last.term;
+            assert!(continues, "a batch continues the log: {entry:?} after {last:?}");
             image.entries.push(entry.clone());
         }
         Ok(())
@@ -96,18 +100,23 @@ impl Storage for MemoryStorage {
 
     fn publish(&mut self, snapshot: &SnapshotMeta) -> Result<(), StorageError> {
         let mut image = self.image.lock();
-        match image.finished.take() {
-            Some(finished) if finished.0 == *snapshot => {
-                image.published = Some(finished);
-                Ok(())
-            }
-            _ => Err(StorageError::BadSnapshot("no finished snapshot of that description".into())),
+        let last = snapshot.last;
+        if image.finished.as_ref().is_none_or(|(meta, _)| meta != snapshot) {
+            return Err(StorageError::BadSnapshot(format!("no finished one that ends with {last}")));
         }
+        if let Some((newest, _)) =
+            image.published.as_ref().filter(|(newest, _)| newest.last.index > last.index)
+        {
+            return Err(StorageError::BadSnapshot(format!("{last} is older than {}", newest.last)));
+        }
+        image.published = image.finished.take();
+        Ok(())
     }
 
     fn compact(&mut self, through: Index) -> Result<(), StorageError> {
         let mut image = self.image.lock();
-        if let Some(position) = image.position(through) {
+        let covered = image.published.as_ref().map_or(Index::ZERO, |(meta, _)| meta.last.index);
+        if let Some(position) = image.position(through.min(covered)) {
             image.base = image.entries[position].id;
             image.entries.drain(..=position);
         }
@@ -148,7 +157,10 @@ impl SnapshotWriter for MemoryWriter {
     fn finish(&mut self, meta: &SnapshotMeta) -> Result<(), StorageError> {
         let begun = self.begun.take();
         let data = Bytes::from(std::mem::take(&mut self.data));
-        if begun != Some(meta.last) || data.len() as u64 != meta.size || crc32c::crc32c(&data) != meta.checksum {
+        if begun != Some(meta.last)
+            || data.len() as u64 != meta.size
+            || crc32c::crc32c(&data) != meta.checksum
+        {
             return Err(StorageError::BadSnapshot(format!("{:?}", meta.last)));
         }
         self.image.lock().finished = Some((meta.clone(), data));
@@ -165,7 +177,12 @@ struct MemoryReader {
 }
 
 impl StorageReader for MemoryReader {
-    fn entries(&mut self, from: Index, through: Index, bytes: u64) -> Result<Option<Vec<Entry>>, StorageError> {
+    fn entries(
+        &mut self,
+        from: Index,
+        through: Index,
+        bytes: u64,
+    ) -> Result<Option<Vec<Entry>>, StorageError> {
         let image = self.image.lock();
         let Some(start) = image.position(from) else { return Ok(None) };
         let mut taken = Vec::new();

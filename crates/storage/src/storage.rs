@@ -24,13 +24,15 @@ pub struct Recovered {
 /// Everything that one server must find again after a crash.
 ///
 /// Called by one thread, the storage thread, in the order in which consensus asked. No call is retried: an error other than
-/// [`StorageError::Full`] is final, and nothing is called after it.
+/// [`StorageError::Full`] is final, and nothing is called after it. The data can be opened again once this and its side objects are
+/// dropped.
 pub trait Storage: Send {
     /// Reads what is there. Called once, before anything else.
     ///
     /// `entry` gets every entry after the newest snapshot in ascending order of index, truncations already applied, with no gap: the
     /// first has index `snapshot.last.index + 1` (or 1). Entries that conflict with the snapshot (the log holds another
-    /// term at its index, or does not reach it) are not handed out.
+    /// term at its index, or does not reach it) are not handed out, and are part of the log no more: it goes on right after the
+    /// snapshot.
     ///
     /// # Errors
     /// If the data can't be read, is damaged (D3), or is not ours.
@@ -47,10 +49,11 @@ pub trait Storage: Send {
     /// [`Storage::compact`], what conflicts with it with [`WriteBatch::truncate_after`].
     ///
     /// # Errors
-    /// If no finished snapshot of that description exists, or it is not known to be durable.
+    /// [`StorageError::BadSnapshot`] if no finished snapshot of that description exists, or a published one is newer: nothing has
+    /// changed. Else it is not known to be durable.
     fn publish(&mut self, snapshot: &SnapshotMeta) -> Result<(), StorageError>;
 
-    /// Allows everything through `through` to be dropped from the log: a published snapshot covers it. May keep more.
+    /// Allows everything through `through` to be dropped from the log, as far as a published snapshot covers it. May keep more.
     ///
     /// # Errors
     /// If the device refused.
@@ -100,7 +103,12 @@ pub trait StorageReader: Send {
     ///
     /// # Errors
     /// If the device refused or the data is damaged.
-    fn entries(&mut self, from: Index, through: Index, bytes: u64) -> Result<Option<Vec<Entry>>, StorageError>;
+    fn entries(
+        &mut self,
+        from: Index,
+        through: Index,
+        bytes: u64,
+    ) -> Result<Option<Vec<Entry>>, StorageError>;
 
     /// At most `bytes` of a published snapshot from `offset` on. `None` if that snapshot is gone.
     ///

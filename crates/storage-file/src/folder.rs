@@ -1,0 +1,247 @@
+//! The real disk: a folder.
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use atomix_storage::StorageError;
+use parking_lot::Mutex;
+
+use crate::Disk;
+
+/// The file whose lock says that the folder is in use. Never removed: the lock ends with the process, however that ends.
+const LOCK: &str = "lock";
+/// Zeros are written in pieces of this length.
+const ZEROS: &[u8] = &[0; 256 << 10];
+/// How many zeros are written between two syncs, so that a file made in the background does not hold up the log's own syncs.
+const ZEROS_PER_SYNC: u64 = 4 << 20;
+/// Most files kept open.
+const OPEN_FILES: usize = 64;
+/// Most parts of one call to the system (`IOV_MAX`).
+const PARTS: usize = 1024;
+
+/// The real disk: a folder that one process at a time uses.
+#[derive(Debug)]
+pub struct FolderDisk {
+    folder: Arc<Folder>,
+    /// The file being made in the background.
+    prepared: Option<Prepared>,
+}
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    /// The folder itself, for syncing names.
+    handle: File,
+    /// Held for as long as any fork lives.
+    _lock: File,
+    /// Shared by all forks, so that none reads on in a file that another has replaced.
+    open: Mutex<BTreeMap<String, Arc<File>>>,
+}
+
+#[derive(Debug)]
+struct Prepared {
+    name: String,
+    length: u64,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl FolderDisk {
+    /// Opens a folder, creating it and what leads to it, and locks it against other processes until this and all its forks are
+    /// dropped, or the process ends in whatever way.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`] if another process has it, [`StorageError::Unusable`] if it can't be created or written.
+    pub fn open(path: impl AsRef<Path>) -> Result<FolderDisk, StorageError> {
+        let path = path.as_ref();
+        let unusable = |what: &str, error: io::Error| {
+            StorageError::Unusable(format!("{what} {}: {error}", path.display()))
+        };
+        create(path).map_err(|error| unusable("can't create the data directory", error))?;
+        let handle = File::open(path).map_err(|error| unusable("can't open the data directory", error))?;
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK));
+        let lock = lock.map_err(|error| unusable("can't write in the data directory", error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StorageError::InUse(path.display().to_string())),
+            Err(TryLockError::Error(error)) => return Err(unusable("can't lock the data directory", error)),
+        }
+        let folder = Folder { path: path.to_owned(), handle, _lock: lock, open: Mutex::default() };
+        Ok(FolderDisk { folder: Arc::new(folder), prepared: None })
+    }
+
+    /// Waits for the file being made in the background, if any; whether it is the one asked for, and complete.
+    fn take_prepared(&mut self, name: &str, length: u64) -> bool {
+        let Some(prepared) = self.prepared.take() else { return false };
+        let made = matches!(prepared.thread.join(), Ok(Ok(())));
+        made && prepared.name == name && prepared.length == length
+    }
+}
+
+/// Creates a folder and what leads to it, durably: a server whose folder disappeared in a power cut would have lost its vote.
+fn create(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for folder in missing {
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
+
+impl Folder {
+    fn file(&self, name: &str) -> io::Result<Arc<File>> {
+        let mut open = self.open.lock();
+        if let Some(file) = open.get(name) {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(OpenOptions::new().read(true).write(true).open(self.path.join(name))?);
+        if open.len() >= OPEN_FILES {
+            open.clear();
+        }
+        open.insert(name.to_owned(), file.clone());
+        Ok(file)
+    }
+
+    /// A new file full of zeros that are on the disk. An error leaves no file behind: the space it took may be what was missing.
+    fn zeros(&self, name: &str, length: u64, stop: &AtomicBool) -> io::Result<()> {
+        self.open.lock().remove(name);
+        let path = self.path.join(name);
+        let fill = || {
+            // Removed, not truncated: a fork may still read in the old one.
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            let mut at = 0;
+            while at < length {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                let piece = usize::try_from(length - at).unwrap_or(usize::MAX).min(ZEROS.len());
+                file.write_all_at(&ZEROS[..piece], at)?;
+                at += piece as u64;
+                if at % ZEROS_PER_SYNC == 0 {
+                    file.sync_data()?;
+                }
+            }
+            if length > 0 { file.sync_all() } else { Ok(()) }
+        };
+        fill().inspect_err(|_| drop(std::fs::remove_file(&path)))
+    }
+}
+
+impl Disk for FolderDisk {
+    fn list(&mut self) -> io::Result<Vec<(String, u64)>> {
+        let mut names = Vec::new();
+        for item in std::fs::read_dir(&self.folder.path)? {
+            let item = item?;
+            let metadata = item.metadata()?;
+            if let (true, Ok(name)) = (metadata.is_file(), item.file_name().into_string()) {
+                names.push((name, metadata.len()));
+            }
+        }
+        Ok(names)
+    }
+
+    fn allocate(&mut self, name: &str, length: u64) -> io::Result<()> {
+        if self.take_prepared(name, length) {
+            Ok(())
+        } else {
+            self.folder.zeros(name, length, &AtomicBool::new(false))
+        }
+    }
+
+    fn prepare(&mut self, name: &str, length: u64) {
+        if self.prepared.is_some() {
+            return;
+        }
+        let (folder, file) = (self.folder.clone(), name.to_owned());
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let run = move || folder.zeros(&file, length, &stopped);
+        // No thread: then the file is made when it is needed.
+        if let Ok(thread) = std::thread::Builder::new().name("atomix-prepare".into()).spawn(run) {
+            self.prepared = Some(Prepared { name: name.to_owned(), length, stop, thread });
+        }
+    }
+
+    fn read_at(&mut self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let file = self.folder.file(name)?;
+        let mut read = 0;
+        while read < buffer.len() {
+            match file.read_at(&mut buffer[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(n) => read += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+
+    fn write_at(&mut self, name: &str, mut offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let file = self.folder.file(name)?;
+        let mut slices: Vec<IoSlice<'_>> =
+            parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
+        let mut left = &mut slices[..];
+        while !left.is_empty() {
+            let some = left.len().min(PARTS);
+            match rustix::io::pwritev(&*file, &left[..some], offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut left, written);
+                    offset += written as u64;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        self.folder.file(name)?.sync_data()
+    }
+
+    fn sync_dir(&mut self) -> io::Result<()> {
+        self.folder.handle.sync_all()
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let mut open = self.folder.open.lock();
+        std::fs::rename(self.folder.path.join(from), self.folder.path.join(to))?;
+        open.remove(to);
+        if let Some(file) = open.remove(from) {
+            open.insert(to.to_owned(), file);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.folder.open.lock().remove(name);
+        std::fs::remove_file(self.folder.path.join(name))
+    }
+
+    fn fork(&self) -> io::Result<Box<dyn Disk>> {
+        Ok(Box::new(FolderDisk { folder: self.folder.clone(), prepared: None }))
+    }
+}
+
+impl Drop for FolderDisk {
+    /// The folder is free for the next process only once nothing is made in it any more.
+    fn drop(&mut self) {
+        if let Some(prepared) = self.prepared.take() {
+            prepared.stop.store(true, Ordering::Relaxed);
+            drop(prepared.thread.join());
+        }
+    }
+}

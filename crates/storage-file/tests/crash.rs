@@ -1,0 +1,416 @@
+//! Crash points: a crash at every operation of small workloads, with every fate of what was not synced.
+//!
+//! What was acknowledged is found; what was never written is not; and whatever was found, the server goes on from there.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod crash_disk;
+
+use crash_disk::workload::{
+    Model, Step, abstain, append, configure, entry, id, identify, index, replace, run, term, vote,
+};
+use crash_disk::{CrashDisk, Fate, Image, Operation, open};
+
+/// The unsynced operations before the last few are all kept or all dropped; of the last few, every combination is tried.
+const FATES_COMBINED: usize = 3;
+const SEGMENT: u64 = 1_024;
+
+fn fates() -> [Fate; 5] {
+    [Fate::Kept, Fate::Dropped, Fate::FirstSectors(1), Fate::LastSectors(1), Fate::FirstBytes(70)]
+}
+
+/// A workload that was run to its end.
+struct Ran {
+    disk: CrashDisk,
+    /// Number of operations after each step, and what must be found then. The first is before any step.
+    states: Vec<(usize, Model)>,
+}
+
+fn ran(steps: &[Step]) -> Ran {
+    let disk = CrashDisk::new(Image::default());
+    let mut opened = open(&disk, SEGMENT).unwrap();
+    let mut model = Model::default();
+    let mut states = vec![(0, model.clone())];
+    for step in steps {
+        run(&mut opened.storage, step).unwrap();
+        model.apply(step);
+        states.push((disk.operations().len(), model.clone()));
+    }
+    Ran { disk, states }
+}
+
+impl Ran {
+    /// What may be found after a crash that comes after `prefix` operations: what was acknowledged, or with the step under way.
+    fn allowed(&self, prefix: usize) -> &[(usize, Model)] {
+        let acknowledged = self.states.iter().rposition(|(operations, _)| *operations <= prefix).unwrap();
+        let under_way = self.states.len().min(acknowledged + 2);
+        &self.states[acknowledged..under_way]
+    }
+
+    /// Every image that a crash can leave, with the number of operations before it.
+    fn each_crash(&self, mut check: impl FnMut(usize, Image, &str)) {
+        for prefix in 0..=self.disk.operations().len() {
+            let pending = self.disk.pending(prefix);
+            let (older, last) = pending.split_at(pending.len().saturating_sub(FATES_COMBINED));
+            for older_fate in [Fate::Kept, Fate::Dropped] {
+                if older.is_empty() && older_fate == Fate::Dropped {
+                    continue;
+                }
+                for combination in 0..fates().len().pow(last.len() as u32) {
+                    let fate = |number: usize| match last.iter().position(|pending| *pending == number) {
+                        Some(place) => fates()[combination / fates().len().pow(place as u32) % fates().len()],
+                        None => older_fate,
+                    };
+                    let image = self.disk.crash(prefix, fate);
+                    let text =
+                        format!("{prefix} operations, older {older_fate:?}, combination {combination}");
+                    check(prefix, image, &text);
+                }
+            }
+        }
+    }
+}
+
+fn recovers(image: Image, allowed: &[(usize, Model)], text: &str) -> (CrashDisk, Model) {
+    let disk = CrashDisk::new(image);
+    let found = open(&disk, SEGMENT).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let model = allowed.iter().map(|(_, model)| model).find(|model| model.is(&found));
+    let mut model = model.cloned().unwrap_or_else(|| {
+        panic!("{text}: found {:?} {:?}, not one of {allowed:#?}", found.recovered, found.entries)
+    });
+    model.restart();
+    (disk, model)
+}
+
+/// Crashes again at every operation of the recovery, then goes on.
+fn survives(prefix: usize, image: Image, ran: &Ran, text: &str) {
+    let (disk, model) = recovers(image, ran.allowed(prefix), text);
+    let found = [(0, model)];
+    for prefix in 0..=disk.operations().len() {
+        for fate in fates() {
+            let text = format!("{text}; again after {prefix} operations of the recovery, {fate:?}");
+            let (disk, mut model) = recovers(disk.crash(prefix, |_| fate), &found, &text);
+            goes_on(&disk, &mut model, &text);
+        }
+    }
+}
+
+/// Two batches and a restart more. The entries are shorter than those of any workload, so that stale bytes would show.
+fn goes_on(disk: &CrashDisk, model: &mut Model, text: &str) {
+    for _ in 0..2 {
+        let mut opened =
+            open(disk, SEGMENT).unwrap_or_else(|error| panic!("{text}; before going on: {error}"));
+        let last = model.last();
+        let step = append(vec![entry(term(9), last.index.next(), 3)]);
+        run(&mut opened.storage, &step).unwrap();
+        model.apply(&step);
+        drop(opened);
+        let found = open(disk, SEGMENT).unwrap_or_else(|error| panic!("{text}; after going on: {error}"));
+        assert!(model.is(&found), "{text}; after going on: {:?}, not {model:?}", found.entries);
+    }
+}
+
+fn check(steps: &[Step]) {
+    let ran = ran(steps);
+    let mut images = 0;
+    ran.each_crash(|prefix, image, text| {
+        images += 1;
+        // The whole way for a part of them, spread evenly: the rest differs in fates only.
+        if images % 23 == 0 {
+            survives(prefix, image, &ran, text);
+        } else {
+            recovers(image, ran.allowed(prefix), text);
+        }
+    });
+    assert!(images > 100, "only {images} crashes");
+}
+
+fn entries(of: u64, indexes: std::ops::RangeInclusive<u64>, length: usize) -> Vec<atomix_protocol::Entry> {
+    indexes.map(|at| entry(term(of), index(at), length)).collect()
+}
+
+#[test]
+fn appending() {
+    check(&[
+        identify(),
+        vote(term(1)),
+        append(entries(1, 1..=1, 0)),
+        append(entries(1, 2..=3, 100)),
+        append(entries(1, 4..=4, 500)),
+    ]);
+}
+
+#[test]
+fn batches_longer_than_a_segment() {
+    check(&[
+        identify(),
+        append(entries(1, 1..=3, 900)),
+        append(entries(1, 4..=6, 40)),
+        append(entries(1, 7..=8, 1_500)),
+    ]);
+}
+
+#[test]
+fn state_of_all_kinds_over_several_segments() {
+    check(&[
+        identify(),
+        configure(index(0)),
+        abstain(Some(index(4))),
+        append(entries(1, 1..=2, 400)),
+        vote(term(2)),
+        append(entries(2, 3..=4, 400)),
+        abstain(None),
+        configure(index(4)),
+    ]);
+}
+
+#[test]
+fn truncating() {
+    check(&[
+        identify(),
+        append(entries(1, 1..=4, 100)),
+        replace(id(term(1), index(2)), entries(2, 3..=5, 60)),
+        replace(id(term(2), index(4)), Vec::new()),
+        append(entries(3, 5..=6, 300)),
+        replace(id(term(1), index(1)), entries(4, 2..=2, 10)),
+    ]);
+}
+
+#[test]
+fn snapshots_and_compaction() {
+    let steps = [
+        identify(),
+        append(entries(1, 1..=3, 300)),
+        Step::Publish(id(term(1), index(2))),
+        append(entries(1, 4..=6, 300)),
+        Step::Compact(index(2)),
+        Step::Publish(id(term(1), index(5))),
+        Step::Publish(id(term(1), index(6))),
+        Step::Compact(index(6)),
+    ];
+    let ran = ran(&steps);
+    let removed = ran
+        .disk
+        .operations()
+        .iter()
+        .any(|done| matches!(done, Operation::Remove { name } if name.ends_with(".seg")));
+    assert!(removed, "no segment was deleted");
+    check(&steps);
+}
+
+#[test]
+fn an_installed_snapshot() {
+    check(&[
+        identify(),
+        append(entries(1, 1..=3, 100)),
+        Step::Publish(id(term(2), index(9))),
+        replace(id(term(2), index(9)), Vec::new()),
+        append(entries(2, 10..=11, 100)),
+        Step::Publish(id(term(3), index(11))),
+        replace(id(term(3), index(11)), Vec::new()),
+        append(entries(3, 12..=12, 100)),
+    ]);
+}
+
+/// One batch, cut at every byte and into every two sets of sectors.
+#[test]
+fn a_batch_torn_anywhere() {
+    let ran = ran(&[identify(), append(entries(1, 1..=2, 60)), append(entries(1, 3..=3, 200))]);
+    let operations = ran.disk.operations();
+    let is_log =
+        |number: &usize| matches!(&operations[*number], Operation::Write { bytes, .. } if bytes.len() > 300);
+    let write = (0..operations.len()).rev().find(is_log).unwrap();
+    let Operation::Write { bytes, .. } = &operations[write] else { unreachable!() };
+    let mut cuts: Vec<Fate> = (0..=bytes.len()).map(Fate::FirstBytes).collect();
+    cuts.extend((0..4).flat_map(|sector| [Fate::FirstSectors(sector), Fate::LastSectors(sector)]));
+    let (mut torn, mut whole) = (0, 0);
+    for cut in cuts {
+        let image = ran.disk.crash(write + 1, |number| if number == write { cut } else { Fate::Kept });
+        let (disk, mut model) = recovers(image, ran.allowed(write + 1), &format!("{cut:?}"));
+        *(if model.log.len() == 3 { &mut whole } else { &mut torn }) += 1;
+        let image = disk.image();
+        let mut segments = image.names().into_iter().filter(|name| name.ends_with(".seg"));
+        let behind = image.file(&segments.next_back().unwrap())[used(&ran, model.log.len())..].iter();
+        assert!(behind.clone().all(|byte| *byte == 0), "{cut:?}: stale bytes stay");
+        goes_on(&disk, &mut model, &format!("{cut:?}"));
+    }
+    assert!(torn > 300 && whole > 0, "{torn} torn, {whole} whole");
+}
+
+/// How much of the only segment is used by the log with that many entries.
+fn used(ran: &Ran, entries: usize) -> usize {
+    let (operations, _) = ran.states.iter().find(|(_, model)| model.log.len() == entries).unwrap();
+    let image = ran.disk.crash(*operations, |_| Fate::Kept);
+    let segment = image.file("log-0000000000000001.seg");
+    segment.iter().rposition(|byte| *byte != 0).unwrap() + 1
+}
+
+/// Of the first batch of a segment only the header came to the disk. The segment is used, and what older ones say is repeated in
+/// it before they go.
+#[test]
+fn a_segment_that_begins_with_a_torn_batch() {
+    let configured = configure(index(0));
+    let steps = [
+        identify(),
+        vote(term(1)),
+        configured,
+        append(entries(1, 1..=3, 150)),
+        append(entries(1, 4..=5, 300)),
+    ];
+    let ran = ran(&steps);
+    let operations = ran.disk.operations();
+    let write = operations.iter().rposition(|done| matches!(done, Operation::Sync { .. })).unwrap() - 1;
+    for header in [64, 200] {
+        let image = ran
+            .disk
+            .crash(write + 1, |number| if number == write { Fate::FirstBytes(header) } else { Fate::Kept });
+        for compact_first in [true, false] {
+            let (disk, mut model) = recovers(image.clone(), ran.allowed(write + 1), "torn");
+            assert_eq!(model.log.len(), 3);
+            let mut opened = open(&disk, SEGMENT).unwrap();
+            let covered = [Step::Publish(id(term(1), index(3))), Step::Compact(index(3))];
+            let more = [append(entries(1, 4..=4, 10))];
+            let steps = if compact_first { [&covered[..], &more] } else { [&more, &covered[..]] };
+            for step in steps.concat() {
+                run(&mut opened.storage, &step).unwrap();
+                model.apply(&step);
+            }
+            let left = disk.image().names().into_iter().filter(|name| name.ends_with(".seg")).count();
+            assert_eq!(left, if compact_first { 2 } else { 1 }, "the older segment goes once it is repeated");
+            drop(opened);
+            assert!(model.is(&open(&disk, SEGMENT).unwrap()));
+        }
+    }
+}
+
+/// A segment whose header never came to the disk is removed.
+#[test]
+fn a_segment_without_a_header() {
+    let ran = ran(&[identify(), append(entries(1, 1..=2, 250)), append(entries(1, 3..=4, 300))]);
+    let operations = ran.disk.operations();
+    let write = operations.iter().rposition(|done| matches!(done, Operation::Sync { .. })).unwrap() - 1;
+    for fate in [Fate::Dropped, Fate::FirstBytes(10), Fate::LastSectors(1)] {
+        let image = ran.disk.crash(write + 1, |number| if number == write { fate } else { Fate::Kept });
+        let segments = |image: &Image| image.names().iter().filter(|name| name.ends_with(".seg")).count();
+        assert_eq!(segments(&image), 2);
+        let (disk, mut model) = recovers(image, ran.allowed(write + 1), &format!("{fate:?}"));
+        assert_eq!((segments(&disk.image()), model.log.len()), (1, 2), "{fate:?}");
+        goes_on(&disk, &mut model, &format!("{fate:?}"));
+    }
+}
+
+/// The order of calls to the disk is part of the contract: one write, one sync and the mark per batch.
+#[test]
+fn operations_per_batch() {
+    let ran =
+        ran(&[identify(), append(entries(1, 1..=1, 10)), vote(term(2)), append(entries(2, 2..=20, 20))]);
+    let kinds = |from: usize, until: usize| -> Vec<&'static str> {
+        let kind = |operation: &Operation| match operation {
+            Operation::Allocate { .. } => "allocate",
+            Operation::Write { .. } => "write",
+            Operation::Sync { .. } => "sync",
+            Operation::SyncDir => "sync names",
+            Operation::Rename { .. } | Operation::Remove { .. } => "other",
+        };
+        ran.disk.operations()[from..until].iter().map(kind).collect()
+    };
+    let steps: Vec<_> = ran.states.windows(2).map(|pair| kinds(pair[0].0, pair[1].0)).collect();
+    assert_eq!(
+        steps[0],
+        ["sync names", "allocate", "allocate", "write", "sync", "sync names", "write"],
+        "the first"
+    );
+    assert_eq!(steps[1], ["write", "sync", "write"]);
+    assert_eq!(steps[2], ["write", "sync", "write"]);
+    assert_eq!(steps[3], ["allocate", "write", "sync", "sync names", "write"], "in a new segment");
+}
+
+/// An error at any operation: nothing is written after it, and a restart finds what was acknowledged.
+#[test]
+fn failures_are_final() {
+    let steps = [
+        identify(),
+        append(entries(1, 1..=3, 300)),
+        Step::Publish(id(term(1), index(2))),
+        append(entries(1, 4..=5, 300)),
+        Step::Publish(id(term(1), index(4))),
+        Step::Compact(index(4)),
+    ];
+    let operations = ran(&steps).disk.attempts();
+    for number in 0..operations {
+        let disk = CrashDisk::new(Image::default());
+        disk.fail(number, std::io::ErrorKind::Other);
+        let Ok(mut opened) = open(&disk, SEGMENT) else { continue };
+        let mut states = vec![(0, Model::default())];
+        for step in &steps {
+            let result = run(&mut opened.storage, step);
+            let mut model = states.last().unwrap().1.clone();
+            model.apply(step);
+            states.push((0, model));
+            if result.is_err() {
+                break;
+            }
+        }
+        let failed = disk.attempts();
+        if failed == number + 1 && !matches!(steps[states.len() - 2], Step::Publish(_)) {
+            let again = run(&mut opened.storage, &vote(term(8)));
+            assert!(again.is_err(), "operation {number} failed, and the storage went on");
+            assert_eq!(disk.attempts(), failed, "something was written after operation {number} failed");
+        }
+        drop(opened);
+        let last_two = &states[states.len() - 2..];
+        recovers(disk.image(), last_two, &format!("operation {number} failed"));
+    }
+}
+
+/// The process dies at any operation, and starts again; then the machine loses power. What the second process found is still there:
+/// it has told others of it, though some of it was never synced by the first.
+#[test]
+fn a_killed_process_and_then_a_power_cut() {
+    let steps = [
+        identify(),
+        append(entries(1, 1..=3, 300)),
+        Step::Publish(id(term(1), index(2))),
+        append(entries(1, 4..=5, 100)),
+        append(entries(1, 6..=6, 300)),
+        Step::Publish(id(term(2), index(9))),
+        replace(id(term(2), index(9)), entries(2, 10..=11, 20)),
+    ];
+    let attempts = ran(&steps).disk.attempts();
+    for killed in 0..attempts {
+        let disk = CrashDisk::new(Image::default());
+        disk.fail(killed, std::io::ErrorKind::Other);
+        if let Ok(mut opened) = open(&disk, SEGMENT) {
+            let _ = steps.iter().find(|step| run(&mut opened.storage, step).is_err());
+        }
+        let found = open(&disk, SEGMENT).unwrap();
+        let names = disk.image().names();
+        assert!(!names.contains(&"snapshot.tmp".to_owned()), "killed at {killed}: {names:?}");
+        for fate in fates() {
+            let image = disk.crash(disk.operations().len(), |_| fate);
+            let again = open(&CrashDisk::new(image), SEGMENT).unwrap();
+            assert_eq!(again.recovered, found.recovered, "killed at {killed}, {fate:?}");
+            assert_eq!(again.entries, found.entries, "killed at {killed}, {fate:?}");
+        }
+    }
+}
+
+/// No room for a new segment: the batch is refused, nothing is lost, and once there is room it goes on (D5).
+#[test]
+fn a_full_disk_is_not_final() {
+    let disk = CrashDisk::new(Image::default());
+    let mut opened = open(&disk, SEGMENT).unwrap();
+    let mut model = Model::default();
+    for step in [identify(), append(entries(1, 1..=1, 500))] {
+        run(&mut opened.storage, &step).unwrap();
+        model.apply(&step);
+    }
+    let step = append(entries(1, 2..=2, 500));
+    disk.fail(disk.attempts(), std::io::ErrorKind::StorageFull);
+    let refused = run(&mut opened.storage, &step);
+    assert!(matches!(refused, Err(atomix_storage::StorageError::Full(_))), "{refused:?}");
+    run(&mut opened.storage, &step).unwrap();
+    model.apply(&step);
+    drop(opened);
+    assert!(model.is(&open(&disk, SEGMENT).unwrap()));
+}

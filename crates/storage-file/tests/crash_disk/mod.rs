@@ -1,0 +1,296 @@
+//! A disk in memory that remembers every operation, so that a crash at any of them can be played with any fate of what was not synced.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file is a crate and uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use atomix_storage::{Recovered, Storage, StorageError};
+use atomix_storage_file::{Disk, FileOptions, FileStorage};
+
+use atomix_protocol::Entry;
+
+pub mod workload;
+
+/// Disks write this much at once, or nothing of it.
+pub const SECTOR: usize = 512;
+
+/// The files of a directory, durable all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    names: BTreeMap<String, usize>,
+    files: Vec<Vec<u8>>,
+}
+
+/// Something that changes the disk.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    Allocate { name: String, file: usize, length: usize },
+    Write { file: usize, offset: usize, bytes: Vec<u8> },
+    Rename { from: String, to: String },
+    Remove { name: String },
+    Sync { file: usize },
+    SyncDir,
+}
+
+/// What a crash does to an operation that was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Kept,
+    Dropped,
+    /// The sectors before this many are kept; of an operation on names, nothing.
+    FirstSectors(usize),
+    /// The sectors from this one on are kept; of an operation on names, nothing.
+    LastSectors(usize),
+    /// This many bytes are kept; of an operation on names, nothing.
+    FirstBytes(usize),
+}
+
+impl Image {
+    pub fn file(&self, name: &str) -> &[u8] {
+        &self.files[self.names[name]]
+    }
+
+    pub fn file_mut(&mut self, name: &str) -> &mut Vec<u8> {
+        &mut self.files[self.names[name]]
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.names.keys().cloned().collect()
+    }
+
+    pub fn remove(&mut self, name: &str) {
+        self.names.remove(name).unwrap();
+    }
+
+    pub fn add(&mut self, name: &str, bytes: Vec<u8>) {
+        self.names.insert(name.to_owned(), self.files.len());
+        self.files.push(bytes);
+    }
+
+    fn apply(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Allocate { name, file, length } => {
+                assert_eq!(*file, self.files.len());
+                self.files.push(vec![0; *length]);
+                self.names.insert(name.clone(), *file);
+            }
+            Operation::Write { file, offset, bytes } => write(&mut self.files[*file], *offset, bytes),
+            Operation::Rename { from, to } => {
+                if let Some(file) = self.names.remove(from) {
+                    self.names.insert(to.clone(), file);
+                }
+            }
+            Operation::Remove { name } => {
+                self.names.remove(name);
+            }
+            Operation::Sync { .. } | Operation::SyncDir => {}
+        }
+    }
+
+    fn apply_with(&mut self, operation: &Operation, fate: Fate) {
+        match (operation, fate) {
+            (operation, Fate::Kept) => self.apply(operation),
+            (Operation::Allocate { length, .. }, _) => self.files.push(vec![0; *length]),
+            (Operation::Write { file, offset, bytes }, fate) => {
+                // Sectors of the file, not of the write.
+                let sector = |count: usize| {
+                    ((offset / SECTOR + count) * SECTOR).saturating_sub(*offset).min(bytes.len())
+                };
+                let kept = match fate {
+                    Fate::Kept | Fate::Dropped => 0..0,
+                    Fate::FirstSectors(count) => 0..sector(count),
+                    Fate::LastSectors(from) => sector(from)..bytes.len(),
+                    Fate::FirstBytes(count) => 0..count.min(bytes.len()),
+                };
+                write(&mut self.files[*file], offset + kept.start, &bytes[kept]);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn write(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        let end = offset + bytes.len();
+        file.resize(file.len().max(end), 0);
+        file[offset..end].copy_from_slice(bytes);
+    }
+}
+
+/// Clones and forks are handles to one disk.
+#[derive(Clone, Debug)]
+pub struct CrashDisk {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    begin: Image,
+    now: Image,
+    operations: Vec<Operation>,
+    /// The operation that fails, by number, and how.
+    fail: Option<(usize, io::ErrorKind)>,
+    attempts: usize,
+    /// Writes before a sync that failed. Systems take their pages for clean then: read, they look right; no later sync writes them.
+    given_up: Vec<usize>,
+}
+
+impl CrashDisk {
+    pub fn new(image: Image) -> CrashDisk {
+        let now = image.clone();
+        let state = State {
+            begin: image,
+            now,
+            operations: Vec::new(),
+            fail: None,
+            attempts: 0,
+            given_up: Vec::new(),
+        };
+        CrashDisk { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Lets the operation with that number fail.
+    pub fn fail(&self, number: usize, kind: io::ErrorKind) {
+        self.state.lock().unwrap().fail = Some((number, kind));
+    }
+
+    /// Operations asked for, those that failed included.
+    pub fn attempts(&self) -> usize {
+        self.state.lock().unwrap().attempts
+    }
+
+    pub fn operations(&self) -> Vec<Operation> {
+        self.state.lock().unwrap().operations.clone()
+    }
+
+    /// What is on the disk if the process dies now, and the machine does not.
+    pub fn image(&self) -> Image {
+        self.state.lock().unwrap().now.clone()
+    }
+
+    /// Numbers of the operations that are not durable after the first `prefix`.
+    pub fn pending(&self, prefix: usize) -> Vec<usize> {
+        let state = self.state.lock().unwrap();
+        let operations = &state.operations[..prefix];
+        let synced = |number: usize| {
+            let after = &operations[number + 1..];
+            match &operations[number] {
+                Operation::Write { file, .. } => after
+                    .iter()
+                    .any(|later| matches!(later, Operation::Sync { file: synced } if synced == file)),
+                Operation::Sync { .. } | Operation::SyncDir => true,
+                _ => after.iter().any(|later| matches!(later, Operation::SyncDir)),
+            }
+        };
+        (0..prefix).filter(|number| state.given_up.contains(number) || !synced(*number)).collect()
+    }
+
+    /// What is on the disk after a crash of the machine that comes after the first `prefix` operations.
+    pub fn crash(&self, prefix: usize, fate: impl Fn(usize) -> Fate) -> Image {
+        let pending = self.pending(prefix);
+        let state = self.state.lock().unwrap();
+        let mut image = state.begin.clone();
+        for (number, operation) in state.operations[..prefix].iter().enumerate() {
+            let fate = if pending.contains(&number) { fate(number) } else { Fate::Kept };
+            image.apply_with(operation, fate);
+        }
+        image
+    }
+}
+
+impl State {
+    fn run(&mut self, operation: impl FnOnce(&Image) -> io::Result<Operation>) -> io::Result<()> {
+        let number = self.attempts;
+        self.attempts += 1;
+        if let Some((_, kind)) = self.fail.filter(|(failing, _)| *failing == number) {
+            return Err(kind.into());
+        }
+        let operation = operation(&self.now)?;
+        self.now.apply(&operation);
+        self.operations.push(operation);
+        Ok(())
+    }
+}
+
+fn find(image: &Image, name: &str) -> io::Result<usize> {
+    image.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+impl Disk for CrashDisk {
+    fn list(&mut self) -> io::Result<Vec<(String, u64)>> {
+        let state = self.state.lock().unwrap();
+        Ok(state
+            .now
+            .names
+            .iter()
+            .map(|(name, file)| (name.clone(), state.now.files[*file].len() as u64))
+            .collect())
+    }
+
+    fn allocate(&mut self, name: &str, length: u64) -> io::Result<()> {
+        let (name, length) = (name.to_owned(), length as usize);
+        self.state.lock().unwrap().run(|now| Ok(Operation::Allocate { name, file: now.files.len(), length }))
+    }
+
+    fn read_at(&mut self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let state = self.state.lock().unwrap();
+        let file = &state.now.files[find(&state.now, name)?];
+        let from = file.len().min(offset as usize);
+        let length = buffer.len().min(file.len() - from);
+        buffer[..length].copy_from_slice(&file[from..from + length]);
+        Ok(length)
+    }
+
+    fn write_at(&mut self, name: &str, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let (offset, bytes) = (offset as usize, parts.concat());
+        self.state.lock().unwrap().run(|now| Ok(Operation::Write { file: find(now, name)?, offset, bytes }))
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        let pending = self.pending(self.operations().len());
+        let mut state = self.state.lock().unwrap();
+        let synced = find(&state.now, name)?;
+        let result = state.run(|_| Ok(Operation::Sync { file: synced }));
+        if result.is_err() {
+            let operations = &state.operations;
+            let written = |number: &usize| matches!(operations[*number], Operation::Write { file, .. } if file == synced);
+            let given_up: Vec<usize> = pending.into_iter().filter(written).collect();
+            state.given_up.extend(given_up);
+        }
+        result
+    }
+
+    fn sync_dir(&mut self) -> io::Result<()> {
+        self.state.lock().unwrap().run(|_| Ok(Operation::SyncDir))
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let operation = Operation::Rename { from: from.to_owned(), to: to.to_owned() };
+        self.state.lock().unwrap().run(|now| find(now, from).map(|_| operation))
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        let operation = Operation::Remove { name: name.to_owned() };
+        self.state.lock().unwrap().run(|now| find(now, name).map(|_| operation))
+    }
+
+    fn fork(&self) -> io::Result<Box<dyn Disk>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+/// A storage over the disk, and what it found.
+pub struct Opened {
+    pub storage: FileStorage,
+    pub recovered: Recovered,
+    pub entries: Vec<Entry>,
+}
+
+pub fn open(disk: &CrashDisk, segment_bytes: u64) -> Result<Opened, StorageError> {
+    let mut storage = FileStorage::open(Box::new(disk.clone()), FileOptions { segment_bytes })?;
+    let mut entries = Vec::new();
+    let recovered = storage.recover(&mut |entry| entries.push(entry))?;
+    Ok(Opened { storage, recovered, entries })
+}
