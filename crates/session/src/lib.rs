@@ -5,6 +5,16 @@
 //! contract: [`StateMachine`] below, [`Session`] above.
 //!
 //! Deliberately not inside: consensus, sockets, files, threads, clocks, a runtime. Rules such as S3 are those of docs/protocol.md.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `state_machine` | what is replicated, in bytes: [`StateMachine`], its context and its snapshot |
+//! | `timers` | its timers, on cluster time (T2) |
+//! | [`table`] | who is open, what was applied, which replies are kept (S1–S5, S9) |
+//! | [`liveness`] | who has fallen silent, as one leader sees it (S6–S8) |
+//! | [`core`] | the client's half: sequence, window, leader, retry, keep-alive, handshake |
+//! | `session` | what a resource's handle needs: [`Session`] |
+//! | `outcome` | how a command or query ends (S5) |
 
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -15,9 +25,11 @@ mod outcome;
 mod session;
 mod state_machine;
 pub mod table;
+mod timers;
 
 pub use outcome::{NotDone, Outcome, SessionError};
 pub use session::{Completion, Session, SessionState};
 pub use state_machine::{
-    Context, KindLevel, QueryContext, RestoreError, Slice, SnapshotSource, StateMachine, TimerId, Timers,
+    Context, KindLevel, QueryContext, RestoreError, Slice, SnapshotSource, StateMachine,
 };
+pub use timers::{TimerId, Timers};

@@ -1,6 +1,5 @@
 //! What a replicated state machine is, in bytes.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use atomix_protocol::{ClusterTime, Index, Sequence, SessionId};
@@ -9,6 +8,8 @@ use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::timers::{TimerId, Timers};
 
 /// A deterministic state machine. Every replica applies the same calls in the same order and must end in the same state.
 ///
@@ -82,55 +83,6 @@ pub struct KindLevel {
 #[error("snapshot can't be read: {0}")]
 pub struct RestoreError(pub String);
 
-/// Names a timer of the state machine. Given in order of creation, the same on every replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct TimerId(pub u64);
-
-/// The timers of the state machine, on cluster time (T2). Part of the snapshot.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Timers {
-    next: u64,
-    /// In the order in which they fire: deadline, then creation.
-    pending: BTreeSet<(ClusterTime, TimerId)>,
-    deadlines: BTreeMap<TimerId, ClusterTime>,
-}
-
-impl Timers {
-    /// Sets a timer: it fires before the first entry whose time is at or past `deadline`.
-    pub fn set(&mut self, deadline: ClusterTime) -> TimerId {
-        let id = TimerId(self.next);
-        self.next += 1;
-        self.pending.insert((deadline, id));
-        self.deadlines.insert(id, deadline);
-        id
-    }
-
-    /// Cancels a timer. Returns whether it was still pending.
-    pub fn cancel(&mut self, timer: TimerId) -> bool {
-        match self.deadlines.remove(&timer) {
-            Some(deadline) => self.pending.remove(&(deadline, timer)),
-            None => false,
-        }
-    }
-
-    /// The earliest deadline.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<ClusterTime> {
-        self.pending.first().map(|(deadline, _)| *deadline)
-    }
-
-    /// Takes the first timer that is due at `time`.
-    pub fn take_due(&mut self, time: ClusterTime) -> Option<TimerId> {
-        let (deadline, id) = *self.pending.first()?;
-        if deadline > time {
-            return None;
-        }
-        self.pending.pop_first();
-        self.deadlines.remove(&id);
-        Some(id)
-    }
-}
-
 /// What a state machine may know and do while it applies.
 #[derive(Debug)]
 pub struct Context<'a> {
@@ -166,7 +118,7 @@ impl<'a> Context<'a> {
         self.time
     }
 
-    /// The session whose command is applied; `None` in a timer.
+    /// The session whose command is applied; `None` in a timer and in a clean-up.
     #[must_use]
     pub fn session(&self) -> Option<SessionId> {
         self.session

@@ -2,13 +2,19 @@
 //!
 //! Lives on every replica, is changed by log entries only, and is part of the snapshot (M4).
 
+mod apply;
+mod record;
+mod snapshot;
+
+use std::fmt;
 use std::time::Duration;
 
 use atomix_protocol::client::{EndReason, ReplyHeader};
-use atomix_protocol::{ClientId, ClusterTime, Entry, Index, Sequence, SessionId, SessionKey};
+use atomix_protocol::{ClientId, ClusterTime, Index, Sequence, SessionId, SessionKey};
 use bytes::Bytes;
+use imbl::OrdMap;
 
-use crate::state_machine::{RestoreError, SnapshotSource, StateMachine};
+use crate::timers::Timers;
 
 /// Limits of the table. Part of what every replica must agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +27,29 @@ pub struct Limits {
 
 /// The sessions of a cluster, as of one index.
 #[derive(Debug)]
-pub struct Table {}
+pub struct Table {
+    limits: Limits,
+    state: State,
+}
+
+/// What is replicated. Persistent maps throughout: a snapshot is a clone (M4).
+#[derive(Clone, Debug, Default)]
+struct State {
+    /// The last entry applied.
+    index: Index,
+    /// Cluster time. Invariant: never runs back (T1).
+    time: ClusterTime,
+    /// Open sessions.
+    sessions: OrdMap<SessionId, record::Record>,
+    /// Invariant: the same sessions, by client; a client has one at most (S10).
+    by_client: OrdMap<ClientId, SessionId>,
+    /// Sessions that ended and still own something, by the index that ended them. Invariant: none of them is open (S9).
+    cleaning: OrdMap<Index, SessionId>,
+    /// Committed levels (M3). Invariant: they only rise.
+    levels: OrdMap<String, u16>,
+    /// The state machine's.
+    timers: Timers,
+}
 
 /// What applying one entry meant to clients. The leader tells them; the other replicas drop it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +67,7 @@ pub enum Effect {
         /// Whether this entry opened it.
         new: bool,
     },
-    /// An open was refused: too many sessions.
+    /// An open was refused: too many sessions, or a late copy of an attempt that was taken over.
     OpenRefused {
         /// The client.
         client: ClientId,
@@ -80,14 +108,14 @@ pub enum Effect {
 pub enum Lookup {
     /// Not applied yet.
     New,
-    /// Applied: this is its reply, kept.
+    /// Applied: this is its reply, kept, or that it is gone (S3).
     Kept(ReplyHeader, Bytes),
     /// No such session is open.
     NoSession(EndReason),
 }
 
 /// What is known of an open session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SessionInfo {
     /// Its client.
     pub client: ClientId,
@@ -99,73 +127,116 @@ pub struct SessionInfo {
     pub last_sequence: Sequence,
     /// Its last event; zero for none.
     pub event_index: Index,
+    /// How many replies are kept for it (S4).
+    pub replies: usize,
 }
 
 impl Table {
     /// An empty table.
     #[must_use]
-    pub fn new(_limits: Limits) -> Self {
-        unimplemented!()
-    }
-
-    /// Applies one entry of any kind: fires the timers that its time passes (T2), runs a slice of pending clean-ups (S9), then the
-    /// entry itself. A payload that does not decode is a deterministic no-op (M2).
-    pub fn apply(&mut self, _entry: &Entry, _machine: &mut dyn StateMachine) -> Vec<Effect> {
-        unimplemented!()
+    pub fn new(limits: Limits) -> Self {
+        Table { limits, state: State::default() }
     }
 
     /// What is known of a command before it is logged.
     #[must_use]
-    pub fn lookup(&self, _session: SessionId, _sequence: Sequence) -> Lookup {
-        unimplemented!()
+    pub fn lookup(&self, session: SessionId, sequence: Sequence) -> Lookup {
+        match self.state.sessions.get(&session) {
+            None => Lookup::NoSession(EndReason::Unknown),
+            Some(record) if sequence > record.last_sequence => Lookup::New,
+            Some(record) => {
+                let (header, body) = record.answer(sequence);
+                Lookup::Kept(header, body)
+            }
+        }
     }
 
     /// An open session.
     #[must_use]
-    pub fn session(&self, _session: SessionId) -> Option<SessionInfo> {
-        unimplemented!()
+    pub fn session(&self, session: SessionId) -> Option<SessionInfo> {
+        self.state.sessions.get(&session).map(|record| SessionInfo {
+            client: record.client,
+            key: record.key,
+            timeout: record.timeout(),
+            last_sequence: record.last_sequence,
+            event_index: record.event_index,
+            replies: record.replies.len(),
+        })
     }
 
-    /// The session that an attempt of a client opened, if it is open.
+    /// The session that an attempt of a client opened, if it is open. Whoever binds a link to it compares the key first.
     #[must_use]
-    pub fn opened_by(&self, _client: ClientId, _attempt: u64) -> Option<SessionId> {
-        unimplemented!()
+    pub fn opened_by(&self, client: ClientId, attempt: u64) -> Option<SessionId> {
+        let (session, record) = self.state.session_of(client)?;
+        (record.attempt == attempt).then_some(session)
     }
 
     /// Open sessions with their timeouts, ascending.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, Duration)> + '_ {
-        core::iter::empty()
+        self.state.sessions.iter().map(|(session, record)| (*session, record.timeout()))
+    }
+
+    /// How many sessions are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.state.sessions.len()
+    }
+
+    /// Whether no session is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.state.sessions.is_empty()
+    }
+
+    /// Kinds of resources with their committed levels (M3), by name.
+    pub fn levels(&self) -> impl Iterator<Item = (&str, u16)> + '_ {
+        self.state.levels.iter().map(|(kind, level)| (kind.as_str(), *level))
     }
 
     /// The last index applied, and its time.
     #[must_use]
     pub fn applied(&self) -> (Index, ClusterTime) {
-        unimplemented!()
+        (self.state.index, self.state.time)
     }
 
     /// The earliest timer of the state machine: the leader appends a time entry when cluster time reaches it (T2).
     #[must_use]
     pub fn next_deadline(&self) -> Option<ClusterTime> {
-        unimplemented!()
+        self.state.timers.next_deadline()
     }
 
     /// Whether clean-ups are pending: the leader appends time entries until they are done (S9).
     #[must_use]
     pub fn is_cleaning(&self) -> bool {
-        unimplemented!()
+        !self.state.cleaning.is_empty()
     }
 
-    /// The table and the state machine as they are, as one source of named, length-prefixed, versioned parts (M4).
-    #[must_use]
-    pub fn snapshot(&self, _machine: &dyn StateMachine) -> Box<dyn SnapshotSource> {
-        unimplemented!()
+    /// Forgets every kept reply. Only for the mutant B26.
+    #[doc(hidden)]
+    pub fn drop_replies(&mut self) {
+        let sessions =
+            self.state.sessions.iter().map(|(session, record)| {
+                (*session, record::Record { replies: OrdMap::new(), ..record.clone() })
+            });
+        self.state.sessions = sessions.collect();
     }
+}
 
-    /// Replaces both by those of a snapshot.
-    ///
-    /// # Errors
-    /// If the bytes are not such a snapshot. Both are then unspecified.
-    pub fn restore(&mut self, _snapshot: &Bytes, _machine: &mut dyn StateMachine) -> Result<(), RestoreError> {
-        unimplemented!()
+impl State {
+    fn session_of(&self, client: ClientId) -> Option<(SessionId, &record::Record)> {
+        let session = *self.by_client.get(&client)?;
+        Some((session, self.sessions.get(&session)?))
+    }
+}
+
+impl fmt::Debug for SessionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionInfo")
+            .field("client", &self.client)
+            .field("timeout", &self.timeout)
+            .field("last_sequence", &self.last_sequence)
+            .field("event_index", &self.event_index)
+            .field("replies", &self.replies)
+            .finish_non_exhaustive()
     }
 }
