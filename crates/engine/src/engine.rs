@@ -1,12 +1,28 @@
 //! The machine: recover, step, drain.
 
+use std::fmt;
+
 use atomix_protocol::peer::SnapshotMeta;
-use atomix_protocol::status::Status;
-use atomix_protocol::{Configuration, Entry, HardState, Identity, Index, LinkId, LocalTime};
+use atomix_protocol::status::Counters;
+use atomix_protocol::{
+    Configuration, Entry, HardState, Identity, Index, LinkId, LocalTime, ServerId, WriteBatch,
+};
+use atomix_session::liveness::Liveness;
+use atomix_session::table::{Limits, Table};
 use atomix_session::{RestoreError, StateMachine};
 use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::Xoshiro256PlusPlus;
 
-use crate::{Input, Options, Output};
+use crate::bootstrap::Standing;
+use crate::clients::Clients;
+use crate::leading::Leading;
+use crate::links::Links;
+use crate::marks::Marks;
+use crate::peers::Peers;
+use crate::reads::Reads;
+use crate::snapshots::Snapshots;
+use crate::{Input, Notice, Options, Output, StopReason};
 
 /// What a server found on its disk.
 #[derive(Clone, Debug, Default)]
@@ -26,8 +42,31 @@ pub struct Recovered {
 }
 
 /// One server.
-#[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    pub(crate) options: Options,
+    /// The data directory (I1). Invariant: durable before anything is said to anyone.
+    pub(crate) identity: Identity,
+    pub(crate) standing: Standing,
+    /// Invariant: stands iff this server's incarnation is in its durable configuration and it does not abstain (I1, D4).
+    pub(crate) raft: Option<atomix_raft::Raft>,
+    pub(crate) table: Table,
+    pub(crate) machine: Box<dyn StateMachine>,
+    pub(crate) links: Links,
+    pub(crate) peers: Peers,
+    pub(crate) clients: Clients,
+    pub(crate) reads: Reads,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) liveness: Liveness,
+    /// What this leader keeps for its term only. Invariant: `None` unless the last role that consensus reported is leader.
+    pub(crate) leading: Option<Leading>,
+    pub(crate) counters: Counters,
+    pub(crate) marks: Marks,
+    pub(crate) random: Xoshiro256PlusPlus,
+    /// The latest `now` seen. Invariant: never runs back, whatever the driver passes.
+    pub(crate) now: LocalTime,
+    outputs: Vec<Output>,
+    stopped: bool,
+}
 
 impl Engine {
     /// A server as it comes up.
@@ -35,56 +74,231 @@ impl Engine {
     /// # Errors
     /// If the snapshot can't be read.
     pub fn new(
-        _options: Options,
-        _recovered: Recovered,
-        _machine: Box<dyn StateMachine>,
-        _now: LocalTime,
+        options: Options,
+        recovered: Recovered,
+        machine: Box<dyn StateMachine>,
+        now: LocalTime,
     ) -> Result<Self, RestoreError> {
-        unimplemented!()
+        let limits = Limits { sessions: options.sessions, window: options.window };
+        let fresh = Identity { incarnation: options.fresh_incarnation };
+        let mut engine = Engine {
+            identity: recovered.identity.unwrap_or(fresh),
+            standing: Standing::Fresh,
+            raft: None,
+            table: Table::new(limits),
+            machine,
+            links: Links::default(),
+            peers: Peers::default(),
+            clients: Clients::default(),
+            reads: Reads::default(),
+            snapshots: Snapshots::default(),
+            liveness: Liveness::new(options.raft.heartbeat),
+            leading: None,
+            counters: Counters::default(),
+            marks: Marks::default(),
+            random: Xoshiro256PlusPlus::seed_from_u64(options.seed),
+            now,
+            outputs: Vec::new(),
+            stopped: false,
+            options,
+        };
+        if let Some((meta, bytes)) = &recovered.snapshot {
+            engine.table.restore(bytes, engine.machine.as_mut())?;
+            engine.snapshots.recovered(meta);
+            engine.marks.restored_index = meta.last.index;
+        }
+        engine.start(now, recovered);
+        Ok(engine)
     }
 
     /// A link id for a connection that was accepted.
     pub fn accept(&mut self) -> LinkId {
-        unimplemented!()
+        self.links.next_id()
     }
 
     /// Takes one input. Outputs gather until [`Engine::drain`].
-    pub fn step(&mut self, _now: LocalTime, _input: Input) {
-        unimplemented!()
+    pub fn step(&mut self, now: LocalTime, input: Input) {
+        if self.stopped {
+            return;
+        }
+        let now = self.advance(now);
+        match input {
+            Input::Tick => self.consensus(now, atomix_raft::Input::Tick),
+            Input::Dialed(link) => self.on_dialed(now, link),
+            Input::Accepted(link) => self.on_accepted(now, link),
+            Input::Frame(link, frame) => self.on_frame(now, link, &frame),
+            Input::Closed(link) => self.on_closed(now, link),
+            Input::Written(token) => self.on_written(now, token),
+            Input::Fetched { to, from, entries } => {
+                self.consensus(now, atomix_raft::Input::Fetched { to, from, entries });
+            }
+            Input::SnapshotTaken(meta) => self.on_snapshot_taken(meta),
+            Input::Published(last) => self.on_published(now, last),
+            Input::ChunkRead { to, last, offset, data } => {
+                self.consensus(now, atomix_raft::Input::ChunkRead { to, last, offset, data });
+            }
+            Input::ChunkWritten { last, outcome } => {
+                self.consensus(now, atomix_raft::Input::ChunkWritten { last, outcome });
+            }
+            Input::SnapshotLoaded(last, bytes) => self.on_snapshot_loaded(now, last, &bytes),
+        }
     }
 
     /// Ends a batch of inputs and hands over the outputs in order.
-    pub fn drain(&mut self, _now: LocalTime) -> Vec<Output> {
-        unimplemented!()
+    pub fn drain(&mut self, now: LocalTime) -> Vec<Output> {
+        if !self.stopped {
+            let now = self.advance(now);
+            self.on_time(now);
+            self.settle(now);
+        }
+        core::mem::take(&mut self.outputs)
     }
 
     /// When to step with a tick at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<LocalTime> {
-        unimplemented!()
-    }
-
-    /// What this server says of itself.
-    #[must_use]
-    pub fn status(&self, _now: LocalTime) -> Status {
-        unimplemented!()
+        if self.stopped {
+            return None;
+        }
+        let raft = self.raft.as_ref().and_then(atomix_raft::Raft::next_deadline);
+        [
+            raft,
+            self.links.next_deadline(),
+            self.peers.next_dial(),
+            self.reads.next_deadline(),
+            self.next_duty(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Consensus, for checkers; `None` before the server has a configuration.
     #[must_use]
     pub fn raft(&self) -> Option<&atomix_raft::Raft> {
-        unimplemented!()
+        self.raft.as_ref()
     }
 
     /// The session table, for checkers.
     #[must_use]
-    pub fn table(&self) -> &atomix_session::table::Table {
-        unimplemented!()
+    pub fn table(&self) -> &Table {
+        &self.table
     }
 
     /// The state machine, for checkers and tests.
     #[must_use]
     pub fn machine(&self) -> &dyn StateMachine {
-        unimplemented!()
+        self.machine.as_ref()
+    }
+
+    /// What interesting has happened since this server came up, for simulators that must not run vacuously.
+    #[must_use]
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    fn advance(&mut self, now: LocalTime) -> LocalTime {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    /// What is due by now, apart from what consensus keeps time for itself.
+    fn on_time(&mut self, now: LocalTime) {
+        while let Some(link) = self.links.take_due(now) {
+            self.on_link_deadline(now, link);
+        }
+        self.expire_reads(now);
+        self.dial_due(now);
+    }
+
+    /// Lets consensus and what hangs on it act on each other until both are at rest.
+    fn settle(&mut self, now: LocalTime) {
+        while !self.stopped {
+            self.answer_parked(now);
+            self.lead(now);
+            let Some(raft) = &mut self.raft else { return };
+            let outputs = raft.drain(now);
+            if outputs.is_empty() {
+                return;
+            }
+            for output in outputs {
+                self.carry_out(now, output);
+            }
+            self.serve_reads();
+            self.begin_snapshot();
+        }
+    }
+
+    fn carry_out(&mut self, now: LocalTime, output: atomix_raft::Output) {
+        use atomix_raft::Output as Asked;
+        match output {
+            Asked::Send { to, message } => self.send_to(to, message),
+            Asked::Write { token, batch } => self.push(Output::Write(token, batch)),
+            Asked::Committed { entries } => self.apply(now, &entries),
+            Asked::ReadsReady { reads, index } => self.confirm_reads(&reads, index),
+            Asked::ReadsFailed { reads } => self.fail_reads(&reads),
+            Asked::RoundConfirmed { term, round } => self.on_round_confirmed(term, round),
+            Asked::RoleChanged { role, term, leader } => self.on_role_changed(now, role, term, leader),
+            Asked::Fetch { to, from, through, bytes } => {
+                self.push(Output::Fetch { to, from, through, bytes })
+            }
+            Asked::ReadChunk { to, meta, offset, bytes } => {
+                self.push(Output::ReadChunk { to, meta, offset, bytes });
+            }
+            Asked::WriteChunk { meta, offset, data, done } => self.write_chunk(meta, offset, data, done),
+            Asked::Install { meta } => self.install(meta),
+        }
+    }
+
+    /// Feeds consensus, if this server takes part in it.
+    pub(crate) fn consensus(&mut self, now: LocalTime, input: atomix_raft::Input) {
+        if let Some(raft) = &mut self.raft {
+            raft.step(now, input);
+        }
+    }
+
+    pub(crate) fn push(&mut self, output: Output) {
+        if !self.stopped {
+            self.outputs.push(output);
+        }
+    }
+
+    pub(crate) fn notice(&mut self, notice: Notice) {
+        self.push(Output::Notice(notice));
+    }
+
+    /// Writes before there is consensus: its own writes are numbered by itself, and only from then on.
+    pub(crate) fn write_own(&mut self, batch: WriteBatch) {
+        assert!(self.raft.is_none(), "server {}: consensus owns the log", self.options.address);
+        self.push(Output::Write(0, batch));
+    }
+
+    pub(crate) fn stop(&mut self, reason: StopReason) {
+        self.push(Output::Stop(reason));
+        self.stopped = true;
+    }
+
+    /// The configuration in use, once there is one.
+    pub(crate) fn configuration(&self) -> Option<&Configuration> {
+        match (&self.raft, &self.standing) {
+            (Some(raft), _) => Some(raft.configuration()),
+            (None, Standing::Outsider(outsider)) => Some(&outsider.configuration),
+            (None, _) => None,
+        }
+    }
+
+    /// This server's id, once its durable configuration names its incarnation.
+    pub(crate) fn server(&self) -> Option<ServerId> {
+        self.configuration()?.member_by_incarnation(self.identity.incarnation).map(|member| member.id)
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("address", &self.options.address)
+            .field("standing", &self.standing)
+            .field("raft", &self.raft)
+            .finish_non_exhaustive()
     }
 }

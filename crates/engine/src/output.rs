@@ -136,7 +136,9 @@ impl fmt::Debug for Output {
             Output::TakeSnapshot(meta, _) => write!(f, "TakeSnapshot({:?})", meta.last),
             Output::Publish(meta) => write!(f, "Publish({:?})", meta.last),
             Output::Compact(through) => write!(f, "Compact({through})"),
-            Output::ReadChunk { to, meta, offset, .. } => write!(f, "ReadChunk(for {to}, {:?}, {offset})", meta.last),
+            Output::ReadChunk { to, meta, offset, .. } => {
+                write!(f, "ReadChunk(for {to}, {:?}, {offset})", meta.last)
+            }
             Output::WriteChunk { meta, offset, .. } => write!(f, "WriteChunk({:?}, {offset})", meta.last),
             Output::LoadSnapshot(meta) => write!(f, "LoadSnapshot({:?})", meta.last),
             Output::Notice(notice) => write!(f, "{notice:?}"),

@@ -1,0 +1,493 @@
+//! Requests of clients: open, attach, command, keep-alive, close, status (S1–S6).
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use atomix_protocol::client::{
+    Attach, Attached, ClientRequest, ClientResponse, EndReason, KeepAlive, NotAnswered, NotLogged,
+    OpenSession, Opened,
+};
+use atomix_protocol::codec::Frame;
+use atomix_protocol::session::{Close, CommandHeader, Open, SessionEntry};
+use atomix_protocol::{
+    Address, ClientId, EntryKind, LinkId, LocalTime, Sequence, ServerId, SessionId, SessionKey, Term,
+};
+use atomix_raft::{Refused, Role};
+use atomix_session::table::{Lookup, SessionInfo};
+use bytes::Bytes;
+
+use crate::engine::Engine;
+
+/// How long an attachment for reads waits at a server that has not applied the session's opening yet.
+const ATTACH_WAIT: Duration = Duration::from_millis(500);
+
+/// A link from a client.
+#[derive(Debug, Default)]
+pub(crate) struct ClientLink {
+    /// The session whose commands come on this link. Only at a leader.
+    pub(crate) session: Option<SessionId>,
+    /// The session that only reads on this link.
+    pub(crate) reads_as: Option<SessionId>,
+    /// It was attached, and was told that it no longer is: what was under way since then means nothing.
+    detached: bool,
+    /// What waits for this leader to be established, or for the session to become known here.
+    parked: Option<ClientRequest>,
+    /// Reads that wait.
+    pub(crate) reads: usize,
+}
+
+/// A session, as its leader serves it.
+#[derive(Debug)]
+struct Attachment {
+    link: Option<LinkId>,
+    /// The last sequence that is in this leader's log. Invariant: all before it are too, or were applied.
+    logged: Sequence,
+    /// The newest sequence that came since a gap was answered: one that is not newer begins another attempt (S3).
+    since_gap: Option<Sequence>,
+    closing: bool,
+}
+
+/// What a leader knows of its clients. Empty on other servers, but for what is parked.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    attachments: BTreeMap<SessionId, Attachment>,
+    /// Openings in this leader's log, and who waits for them.
+    opening: BTreeMap<(ClientId, u64), (LinkId, SessionKey)>,
+    parked: BTreeSet<LinkId>,
+}
+
+impl Engine {
+    pub(crate) fn on_request(&mut self, now: LocalTime, id: LinkId, request: ClientRequest) {
+        let Some(client) = self.links.client_mut(id) else { return };
+        let (session, reads_as, detached) = (client.session, client.reads_as, client.detached);
+        if let Some(session) = session {
+            self.hear(now, session, None);
+        }
+        match (request, session) {
+            (ClientRequest::Status, _) => {
+                let status = self.status(now);
+                self.respond(id, ClientResponse::Status(Box::new(status)));
+            }
+            (ClientRequest::Open(open), _) => self.open(now, id, open),
+            (ClientRequest::Attach(attach), _) if attach.read_only => self.attach_to_read(now, id, attach),
+            (ClientRequest::Attach(attach), _) => self.attach(now, id, attach),
+            (ClientRequest::Command(payload), Some(session)) => self.command(now, id, session, payload),
+            (ClientRequest::KeepAlive(alive), Some(session)) => self.keep_alive(now, session, alive),
+            (ClientRequest::Close, Some(session)) => self.close_session(now, id, session),
+            (ClientRequest::Query(header, query), _) => match session.or(reads_as) {
+                Some(session) => self.query(now, id, session, header, query),
+                None if detached => {
+                    let reason = NotAnswered::Redirect(self.leader_address());
+                    self.respond(id, ClientResponse::NotAnswered { ticket: header.ticket, reason });
+                }
+                None => self.turn_away(now, id, "no session is attached to this link"),
+            },
+            // Contacts count at the leader, and acknowledgements are folded into the log there.
+            (ClientRequest::KeepAlive(_) | ClientRequest::Acknowledge { .. }, _) => {}
+            (ClientRequest::Command(_) | ClientRequest::Close, None) if detached => {}
+            (ClientRequest::Command(_) | ClientRequest::Close, None) => {
+                self.turn_away(now, id, "no session is attached to this link");
+            }
+        }
+    }
+
+    pub(crate) fn respond(&mut self, id: LinkId, response: ClientResponse) {
+        self.send(id, &Frame::Response(response));
+    }
+
+    /// Refuses what no well-behaved client sends.
+    pub(crate) fn turn_away(&mut self, now: LocalTime, id: LinkId, detail: &str) {
+        self.respond(id, ClientResponse::Refused { detail: detail.into() });
+        self.reject(now, id, detail.into());
+    }
+
+    /// Where clients reach the leader, if this server knows one that leads for sure or is thought to.
+    pub(crate) fn leader_address(&self) -> Option<Address> {
+        let raft = self.raft.as_ref()?;
+        let leader = raft.leader().filter(|leader| *leader != raft.server() || self.is_established())?;
+        raft.configuration().member(leader).map(|member| member.client_address.clone())
+    }
+
+    fn not_leader(&self) -> ClientResponse {
+        let term = self.raft.as_ref().map_or(Term::ZERO, atomix_raft::Raft::term);
+        ClientResponse::NotLeader { leader: self.leader_address(), term }
+    }
+
+    /// Whether this server leads, knows all that was committed before its term, and has set up for it.
+    pub(crate) fn is_established(&self) -> bool {
+        match (&self.raft, &self.leading) {
+            (Some(raft), Some(leading)) => raft.is_established() && raft.term() == leading.term,
+            _ => false,
+        }
+    }
+
+    /// Says whether sessions can be served here now. A leader that is about to be established lets the request wait: that is a
+    /// matter of one round, and a client that is sent away takes longer to come back.
+    fn leads_or_parks(&mut self, id: LinkId, request: impl FnOnce() -> ClientRequest) -> bool {
+        if self.is_established() {
+            return true;
+        }
+        if self.raft.as_ref().is_some_and(|raft| raft.role() == Role::Leader) {
+            self.park(id, request());
+        } else {
+            let response = self.not_leader();
+            self.respond(id, response);
+        }
+        false
+    }
+
+    fn park(&mut self, id: LinkId, request: ClientRequest) {
+        if let Some(client) = self.links.client_mut(id) {
+            client.parked = Some(request);
+            self.clients.parked.insert(id);
+        }
+    }
+
+    /// Takes up what was parked, as far as it can be decided now.
+    pub(crate) fn answer_parked(&mut self, now: LocalTime) {
+        for id in self.clients.parked.iter().copied().collect::<Vec<_>>() {
+            let parked = self.links.client_mut(id).and_then(|client| client.parked.take());
+            self.clients.parked.remove(&id);
+            if let Some(request) = parked {
+                self.on_request(now, id, request);
+            }
+        }
+    }
+
+    fn open(&mut self, now: LocalTime, id: LinkId, open: OpenSession) {
+        if !self.leads_or_parks(id, || ClientRequest::Open(open.clone())) {
+            return;
+        }
+        if let Some(session) = self.table.opened_by(open.client, open.attempt) {
+            self.finish_opening(now, id, open.attempt, session, open.key);
+            return;
+        }
+        let waits = self.clients.opening.insert((open.client, open.attempt), (id, open.key));
+        if waits.is_some() {
+            return;
+        }
+        let (least, most) = self.options.session_timeouts;
+        let timeout_ms = open.timeout_ms.clamp(millis(least), millis(most));
+        let (client, attempt, key) = (open.client, open.attempt, open.key);
+        let entry = SessionEntry::Open(Open { client, attempt, key, principal: String::new(), timeout_ms });
+        if let Err(refused) = self.propose(now, &entry, None) {
+            self.clients.opening.remove(&(client, attempt));
+            match refused {
+                Refused::NotLeader { .. } => {
+                    let response = self.not_leader();
+                    self.respond(id, response);
+                }
+                _ => self.turn_away(now, id, "busy"),
+            }
+        }
+    }
+
+    /// A session stands that was opened, or found open: whoever waits for it is attached.
+    pub(crate) fn on_opened(&mut self, now: LocalTime, client: ClientId, attempt: u64, session: SessionId) {
+        if let Some((id, key)) = self.clients.opening.remove(&(client, attempt)) {
+            self.finish_opening(now, id, attempt, session, key);
+        }
+    }
+
+    pub(crate) fn on_open_refused(&mut self, now: LocalTime, client: ClientId, attempt: u64) {
+        if let Some((id, _)) = self.clients.opening.remove(&(client, attempt)) {
+            self.turn_away(now, id, "too many sessions, or a later session of this client took its place");
+        }
+    }
+
+    fn finish_opening(
+        &mut self,
+        now: LocalTime,
+        id: LinkId,
+        attempt: u64,
+        session: SessionId,
+        key: SessionKey,
+    ) {
+        // The client may be gone by now: it will ask again, or the session ends for silence.
+        let (Some(info), Some(_)) = (self.table.session(session), self.links.client_mut(id)) else { return };
+        if info.key != key {
+            self.turn_away(now, id, "that attempt opened a session with another key");
+            return;
+        }
+        self.bind(now, id, session, &info);
+        let timeout_ms = millis(info.timeout);
+        self.respond(id, ClientResponse::Opened(Opened { attempt, session, timeout_ms }));
+    }
+
+    fn attach(&mut self, now: LocalTime, id: LinkId, attach: Attach) {
+        if !self.leads_or_parks(id, || ClientRequest::Attach(attach.clone())) {
+            return;
+        }
+        let session = attach.session;
+        if self.table.applied().0.0 < session.0 {
+            // Opened by a later leader that this one has not heard of yet: what it does not know has not ended (S7).
+            let term = self.raft.as_ref().map_or(Term::ZERO, atomix_raft::Raft::term);
+            self.respond(id, ClientResponse::NotLeader { leader: None, term });
+            return;
+        }
+        match self.open_session(session, attach.key) {
+            Ok(info) => {
+                self.bind(now, id, session, &info);
+                self.respond(id, ClientResponse::Attached(attached(session, &info)));
+            }
+            Err(reason) => self.respond(id, ClientResponse::Ended { session, reason }),
+        }
+    }
+
+    fn open_session(&self, session: SessionId, key: SessionKey) -> Result<SessionInfo, EndReason> {
+        match self.table.session(session) {
+            Some(info) if info.key == key => Ok(info),
+            Some(_) => Err(EndReason::WrongKey),
+            None => match self.table.lookup(session, Sequence::ZERO) {
+                Lookup::NoSession(reason) => Err(reason),
+                Lookup::New | Lookup::Kept(..) => Err(EndReason::Unknown),
+            },
+        }
+    }
+
+    /// Any server serves reads of a session that it knows. A session is named by the index that opened it: once that is applied,
+    /// the table's word is final.
+    fn attach_to_read(&mut self, now: LocalTime, id: LinkId, attach: Attach) {
+        let session = attach.session;
+        if self.table.applied().0.0 < session.0 {
+            if self.links.link(id).is_some_and(|link| !link.has_deadline()) {
+                self.links.set_deadline(id, Some(now + ATTACH_WAIT));
+            }
+            self.park(id, ClientRequest::Attach(attach));
+            return;
+        }
+        self.links.set_deadline(id, None);
+        match self.open_session(session, attach.key) {
+            Ok(info) => {
+                if let Some(client) = self.links.client_mut(id) {
+                    client.reads_as = Some(session);
+                }
+                self.respond(id, ClientResponse::Attached(attached(session, &info)));
+            }
+            Err(reason) => self.respond(id, ClientResponse::Ended { session, reason }),
+        }
+    }
+
+    /// The session did not become known here in time.
+    pub(crate) fn on_attach_deadline(&mut self, id: LinkId) {
+        let parked = self.links.client_mut(id).and_then(|client| client.parked.take());
+        if self.clients.parked.remove(&id) && parked.is_some() {
+            let response = self.not_leader();
+            self.respond(id, response);
+        }
+    }
+
+    /// Makes this link the session's. An earlier one is of no use to the client any more.
+    fn bind(&mut self, now: LocalTime, id: LinkId, session: SessionId, info: &SessionInfo) {
+        self.unbind(id);
+        let attachment = self.clients.attachments.entry(session).or_insert(Attachment {
+            link: None,
+            logged: info.last_sequence,
+            since_gap: None,
+            closing: false,
+        });
+        attachment.logged = attachment.logged.max(info.last_sequence);
+        attachment.since_gap = None;
+        let before = attachment.link.replace(id).filter(|before| *before != id);
+        if let Some(client) = self.links.client_mut(id) {
+            client.session = Some(session);
+            client.detached = false;
+        }
+        if let Some(before) = before {
+            self.marks.links_replaced += 1;
+            self.close(now, before);
+        }
+        self.hear(now, session, None);
+    }
+
+    /// A link that turns to another session, or ends, leaves the one it had.
+    fn unbind(&mut self, id: LinkId) {
+        let session = self.links.client_mut(id).and_then(|client| client.session.take());
+        let attachment = session.and_then(|session| self.clients.attachments.get_mut(&session));
+        if let Some(attachment) = attachment.filter(|attachment| attachment.link == Some(id)) {
+            attachment.link = None;
+        }
+    }
+
+    pub(crate) fn on_client_gone(&mut self, id: LinkId, client: &ClientLink) {
+        self.clients.parked.remove(&id);
+        let attachment = client.session.and_then(|session| self.clients.attachments.get_mut(&session));
+        if let Some(attachment) = attachment.filter(|attachment| attachment.link == Some(id)) {
+            attachment.link = None;
+        }
+        if client.reads > 0 {
+            self.reads.forget(id);
+        }
+    }
+
+    fn command(&mut self, now: LocalTime, id: LinkId, session: SessionId, payload: Bytes) {
+        let (header, body) = match SessionEntry::decode(&payload) {
+            Ok(SessionEntry::Command(header, body)) if header.session == session => (header, body.len()),
+            Ok(SessionEntry::Skip(header)) if header.session == session => (header, 0),
+            _ => {
+                self.turn_away(now, id, "not a command of this link's session");
+                return;
+            }
+        };
+        match self.table.lookup(session, header.sequence) {
+            Lookup::New => self.log_command(now, id, header, body, payload),
+            Lookup::Kept(reply, body) => {
+                self.counters.answered_from_table += 1;
+                self.mark_retry(reply.index);
+                self.respond(id, ClientResponse::Reply(reply, body));
+            }
+            Lookup::NoSession(reason) => self.respond(id, ClientResponse::Ended { session, reason }),
+        }
+    }
+
+    fn log_command(
+        &mut self,
+        now: LocalTime,
+        id: LinkId,
+        header: CommandHeader,
+        body: usize,
+        payload: Bytes,
+    ) {
+        let Some(attachment) = self.clients.attachments.get_mut(&header.session) else { return };
+        let (sequence, expected) = (header.sequence, attachment.logged.next());
+        if sequence < expected {
+            // It is in this leader's log already: its reply comes when it is applied.
+            return;
+        }
+        if sequence > expected {
+            // Once per attempt: what follows a hole in one go would only repeat the answer.
+            let another = attachment.since_gap.is_none_or(|newest| sequence <= newest);
+            attachment.since_gap = Some(sequence);
+            if another {
+                self.marks.gaps += 1;
+                self.respond(id, ClientResponse::Gap { expected });
+            }
+            return;
+        }
+        attachment.since_gap = None;
+        let room = sequence.since(header.lowest_unanswered) < self.options.window;
+        let refused = if body > self.options.command_bytes {
+            Some(NotLogged::TooLarge)
+        } else if room {
+            match self.propose_payload(now, payload, None) {
+                Ok(()) => None,
+                // The change of role is about to be told to all links.
+                Err(Refused::NotLeader { .. } | Refused::StaleTerm) => return,
+                Err(_) => Some(NotLogged::Busy),
+            }
+        } else {
+            Some(NotLogged::Busy)
+        };
+        match (refused, self.clients.attachments.get_mut(&header.session)) {
+            (Some(reason), _) => {
+                self.marks.not_logged += 1;
+                self.respond(id, ClientResponse::NotLogged { sequence, reason });
+            }
+            (None, Some(attachment)) => attachment.logged = sequence,
+            (None, None) => {}
+        }
+    }
+
+    fn keep_alive(&mut self, now: LocalTime, session: SessionId, alive: KeepAlive) {
+        self.hear(now, session, Some(alive.contact));
+    }
+
+    fn close_session(&mut self, now: LocalTime, id: LinkId, session: SessionId) {
+        match self.clients.attachments.get(&session) {
+            Some(attachment) if !attachment.closing => {}
+            _ => return,
+        }
+        match self.propose(now, &SessionEntry::Close(Close { session }), None) {
+            Ok(()) => {
+                if let Some(attachment) = self.clients.attachments.get_mut(&session) {
+                    attachment.closing = true;
+                }
+            }
+            Err(Refused::NotLeader { .. }) => {
+                let response = self.not_leader();
+                self.respond(id, response);
+            }
+            // The client asks again.
+            Err(_) => {}
+        }
+    }
+
+    pub(crate) fn propose(
+        &mut self,
+        now: LocalTime,
+        entry: &SessionEntry,
+        decided_in: Option<Term>,
+    ) -> Result<(), Refused> {
+        self.propose_payload(now, entry.encode(), decided_in)
+    }
+
+    fn propose_payload(
+        &mut self,
+        now: LocalTime,
+        payload: Bytes,
+        decided_in: Option<Term>,
+    ) -> Result<(), Refused> {
+        let Some(raft) = &mut self.raft else { return Err(Refused::NotLeader { leader: None::<ServerId> }) };
+        raft.propose(now, EntryKind::Session, payload, decided_in).map(|_| ())
+    }
+
+    /// The link on which a session's replies leave.
+    pub(crate) fn link_of(&self, session: SessionId) -> Option<LinkId> {
+        self.clients.attachments.get(&session)?.link
+    }
+
+    /// The log holds a command out of sequence: what follows it is not taken to be there.
+    pub(crate) fn on_gap(&mut self, session: SessionId, expected: Sequence) {
+        let Some(attachment) = self.clients.attachments.get_mut(&session) else { return };
+        attachment.logged = expected.previous();
+        attachment.since_gap = None;
+        if let Some(id) = attachment.link {
+            self.marks.gaps += 1;
+            self.respond(id, ClientResponse::Gap { expected });
+        }
+    }
+
+    /// A session is over: its link may say so, and carry another.
+    pub(crate) fn on_ended(&mut self, session: SessionId, reason: EndReason) {
+        let Some(attachment) = self.clients.attachments.remove(&session) else { return };
+        let Some(id) = attachment.link else { return };
+        if let Some(client) = self.links.client_mut(id) {
+            client.session = None;
+            client.detached = true;
+        }
+        self.respond(id, ClientResponse::Ended { session, reason });
+    }
+
+    /// This server leads no more. Whoever waits for it is told to go elsewhere. Says whether anybody did wait.
+    pub(crate) fn detach_all(&mut self) -> bool {
+        let clients = core::mem::take(&mut self.clients);
+        let mut waited = !clients.opening.is_empty();
+        let response = self.not_leader();
+        for (session, attachment) in clients.attachments {
+            let applied = self.table.session(session).map_or(attachment.logged, |info| info.last_sequence);
+            waited |= attachment.logged > applied || attachment.closing;
+            let Some(id) = attachment.link else { continue };
+            if let Some(client) = self.links.client_mut(id) {
+                client.session = None;
+                client.detached = true;
+                waited |= client.reads > 0;
+            }
+            self.redirect_reads(id);
+            self.respond(id, response.clone());
+        }
+        for (id, _) in clients.opening.into_values() {
+            self.respond(id, response.clone());
+        }
+        // What is parked is looked at again right after this.
+        self.clients.parked = clients.parked;
+        waited
+    }
+}
+
+fn attached(session: SessionId, info: &SessionInfo) -> Attached {
+    Attached { session, timeout_ms: millis(info.timeout), last_sequence: info.last_sequence }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

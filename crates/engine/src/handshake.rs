@@ -1,0 +1,318 @@
+//! The first frame each way (I5): who may talk here, and which of two processes with one identity stays.
+
+use core::time::Duration;
+
+use atomix_protocol::codec::Frame;
+use atomix_protocol::handshake::{FEATURE_LEVEL, Hello, MAGIC, Refusal, RefusalReason, Role, VERSIONS};
+use atomix_protocol::{Address, DecodeError, GroupId, Incarnation, LinkId, LocalTime, ServerId};
+use bytes::Bytes;
+
+use crate::clients::ClientLink;
+use crate::engine::Engine;
+use crate::links::{PeerLink, Stage, refusal_frame};
+use crate::{Notice, Output, StopReason};
+
+/// How long the older of two processes with one identity has to show that it lives.
+pub(crate) const CONTEST: Duration = Duration::from_secs(1);
+
+/// Longest text taken over from another process.
+const DETAIL_CHARS: usize = 256;
+
+/// What the other end of a link is to this server.
+enum Kin {
+    Client,
+    /// A server, and one of the two has no cluster yet.
+    Forming,
+    /// A member, by its record.
+    Member(ServerId),
+}
+
+type Objection = (RefusalReason, String);
+
+impl Engine {
+    /// What this server shows of itself.
+    pub(crate) fn hello(&self, role: Role) -> Hello {
+        Hello {
+            magic: MAGIC,
+            versions: VERSIONS,
+            role,
+            cluster: self.configuration().map(|configuration| configuration.cluster),
+            group: GroupId::DEFAULT,
+            server: self.server(),
+            incarnation: self.identity.incarnation,
+            boot_nonce: self.options.boot_nonce,
+            feature_level: FEATURE_LEVEL,
+        }
+    }
+
+    pub(crate) fn on_first_frame(&mut self, now: LocalTime, id: LinkId, bytes: &Bytes) {
+        let Some(link) = self.links.link(id) else { return };
+        let dialed = link.dialed.is_some();
+        match Frame::decode_first(bytes) {
+            Ok(Frame::Hello(hello)) => self.on_hello(now, id, hello),
+            Ok(Frame::Refusal(refusal)) if dialed => self.on_refusal(now, id, &refusal),
+            Err(DecodeError::UnknownGroup(group)) => {
+                self.refuse(now, id, RefusalReason::UnknownGroup, &format!("unknown group {group}"));
+            }
+            Ok(_) => self.reject(now, id, "the first frame is not a handshake".into()),
+            Err(error) => self.reject(now, id, format!("the first frame is not a handshake: {error}")),
+        }
+    }
+
+    fn on_hello(&mut self, now: LocalTime, id: LinkId, hello: Hello) {
+        let Some(link) = self.links.link(id) else { return };
+        let dialed = link.dialed.clone();
+        match self.kin(&hello, dialed.as_ref()) {
+            Err((reason, detail)) => {
+                self.refuse(now, id, reason, &detail);
+                if let Some(address) = dialed.filter(|_| reason == RefusalReason::ForeignCluster) {
+                    self.met_foreign(&address);
+                }
+            }
+            Ok(Kin::Client) if self.links.is_crowded() => {
+                self.refuse(now, id, RefusalReason::Busy, "too many clients");
+            }
+            Ok(Kin::Client) => {
+                let answer = self.hello(Role::Server);
+                self.send(id, &Frame::Hello(answer));
+                self.settle_stage(id, Stage::Client(ClientLink::default()));
+            }
+            Ok(Kin::Forming) => {
+                if dialed.is_none() {
+                    let answer = self.hello(Role::Peer);
+                    self.send(id, &Frame::Hello(answer));
+                }
+                self.settle_stage(id, Stage::Forming(hello));
+                if let Some(address) = dialed {
+                    self.peers.stands(&address, now);
+                    self.speak_of_bootstrap(now, id);
+                } else {
+                    self.watch(now, id);
+                }
+            }
+            Ok(Kin::Member(server)) => {
+                if let Some(address) = &dialed {
+                    if self.peers.met_member(address, now) {
+                        self.admit(now, id, hello, server);
+                    } else {
+                        // A second address of a member: that it is ours was worth knowing, a link it needs not.
+                        self.close(now, id);
+                    }
+                } else {
+                    self.admit(now, id, hello, server);
+                }
+            }
+        }
+    }
+
+    fn settle_stage(&mut self, id: LinkId, stage: Stage) {
+        self.links.set_deadline(id, None);
+        if let Some(link) = self.links.link_mut(id) {
+            link.stage = stage;
+        }
+    }
+
+    fn kin(&self, hello: &Hello, dialed: Option<&Address>) -> Result<Kin, Objection> {
+        if hello.magic != MAGIC {
+            return Err((RefusalReason::Version, "another protocol".into()));
+        }
+        if hello.versions.0 > VERSIONS.1
+            || hello.versions.1 < VERSIONS.0
+            || hello.versions.0 > hello.versions.1
+        {
+            return Err((
+                RefusalReason::Version,
+                format!("no common version: {:?} here, {:?} there", VERSIONS, hello.versions),
+            ));
+        }
+        if hello.group != GroupId::DEFAULT {
+            return Err((RefusalReason::UnknownGroup, format!("unknown group {}", hello.group)));
+        }
+        if hello.role == Role::Server || (dialed.is_some() && hello.role != Role::Peer) {
+            return Err((RefusalReason::WrongRole, "that role does not belong on this connection".into()));
+        }
+        let ours = self.configuration().map(|configuration| configuration.cluster);
+        let common = match (ours, hello.cluster) {
+            (Some(ours), Some(theirs)) if ours != theirs => {
+                return Err((
+                    RefusalReason::ForeignCluster,
+                    format!("this server belongs to cluster {ours}, not to {theirs}"),
+                ));
+            }
+            (Some(_), Some(_)) => true,
+            _ => false,
+        };
+        match hello.role {
+            Role::Client => Ok(Kin::Client),
+            Role::Peer | Role::Server => {
+                self.is_somebody_else(hello)?;
+                if common { self.membership(hello, dialed) } else { Ok(Kin::Forming) }
+            }
+        }
+    }
+
+    fn is_somebody_else(&self, hello: &Hello) -> Result<(), Objection> {
+        if hello.incarnation != self.identity.incarnation {
+            return Ok(());
+        }
+        if hello.boot_nonce == self.options.boot_nonce {
+            return Err((RefusalReason::WrongRole, "that is this very server".into()));
+        }
+        Err((
+            RefusalReason::DuplicateIdentity,
+            format!("the server at {} uses this data directory's identity", self.options.address),
+        ))
+    }
+
+    fn membership(&self, hello: &Hello, dialed: Option<&Address>) -> Result<Kin, Objection> {
+        let member = self.configuration().zip(hello.server).and_then(|(c, server)| c.member(server));
+        let Some(member) = member.filter(|member| member.incarnation == hello.incarnation) else {
+            return Err((
+                RefusalReason::NotAMember,
+                format!("the data directory {} is not a member's", short(hello.incarnation)),
+            ));
+        };
+        match dialed.and_then(|address| self.peers.server_at(address)) {
+            Some(expected) if expected != member.id => Err((
+                RefusalReason::NotAMember,
+                format!("server {} answers where server {expected} should", member.id),
+            )),
+            _ => Ok(Kin::Member(member.id)),
+        }
+    }
+
+    /// Lets a member in, unless another process that shows the same server id still lives (I5).
+    fn admit(&mut self, now: LocalTime, id: LinkId, hello: Hello, server: ServerId) {
+        let older = self.other_processes(server, &hello);
+        if older.is_empty() {
+            self.establish(now, id, &hello, server);
+            return;
+        }
+        let probe = self.peers.next_probe();
+        self.peers.contests.insert(probe, id);
+        self.settle_stage(id, Stage::Contested(hello));
+        self.links.set_deadline(id, Some(now + CONTEST));
+        for link in older {
+            self.send(link, &Frame::Ping(probe));
+        }
+    }
+
+    /// Links of another process than `hello`'s that shows the same server id.
+    fn other_processes(&self, server: ServerId, hello: &Hello) -> Vec<LinkId> {
+        let mut links = self.peers.links_of(server);
+        links.retain(|id| self.links.peer(*id).is_some_and(|peer| peer.boot_nonce != hello.boot_nonce));
+        links
+    }
+
+    fn establish(&mut self, now: LocalTime, id: LinkId, hello: &Hello, server: ServerId) {
+        let Some(link) = self.links.link(id) else { return };
+        let dialed = link.dialed.is_some();
+        let peer = PeerLink { server, boot_nonce: hello.boot_nonce };
+        self.settle_stage(id, Stage::Peer(peer));
+        if dialed {
+            self.peers.outgoing.insert(server, id);
+            self.links.set_deadline(id, Some(now + crate::peers::PROBE_EVERY));
+            self.consensus(now, atomix_raft::Input::LinkOpened { to: server });
+            return;
+        }
+        let answer = self.hello(Role::Peer);
+        self.send(id, &Frame::Hello(answer));
+        self.watch(now, id);
+        // The one before is of the same process: it dialled anew, so nothing more comes from there, and nothing was lost.
+        if let Some(before) = self.peers.incoming.insert(server, id) {
+            self.close(now, before);
+        }
+    }
+
+    /// A probe was answered. If a later process waited for it, that one is the duplicate.
+    pub(crate) fn on_pong(&mut self, now: LocalTime, id: LinkId, token: u64) {
+        if let Some(newer) = self.peers.contests.get(&token).copied() {
+            let same_server = match (self.links.peer(id), self.links.link(newer).map(|link| &link.stage)) {
+                (Some(peer), Some(Stage::Contested(hello))) => hello.server == Some(peer.server),
+                _ => false,
+            };
+            if same_server {
+                self.peers.contests.remove(&token);
+                self.marks.duplicate_refused += 1;
+                self.refuse(
+                    now,
+                    newer,
+                    RefusalReason::DuplicateIdentity,
+                    "another live process uses this server id",
+                );
+            }
+        }
+    }
+
+    /// The older process did not answer in time: it goes.
+    pub(crate) fn end_contest(&mut self, now: LocalTime, id: LinkId) {
+        let Some(Stage::Contested(hello)) = self.links.link(id).map(|link| &link.stage) else {
+            return;
+        };
+        let Some(server) = hello.server else { return };
+        for older in self.other_processes(server, &hello.clone()) {
+            self.close(now, older);
+        }
+        self.settle_contests(now, server);
+    }
+
+    /// Lets those in who wait for processes that are gone by now.
+    pub(crate) fn settle_contests(&mut self, now: LocalTime, server: ServerId) {
+        let waiting: Vec<(u64, LinkId)> =
+            self.peers.contests.iter().map(|(probe, id)| (*probe, *id)).collect();
+        for (probe, id) in waiting {
+            let Some(Stage::Contested(hello)) = self.links.link(id).map(|link| &link.stage) else {
+                self.peers.contests.remove(&probe);
+                continue;
+            };
+            let hello = hello.clone();
+            if hello.server == Some(server) && self.other_processes(server, &hello).is_empty() {
+                self.peers.contests.remove(&probe);
+                self.establish(now, id, &hello, server);
+            }
+        }
+    }
+
+    /// Ends a handshake from this end.
+    fn refuse(&mut self, now: LocalTime, id: LinkId, reason: RefusalReason, detail: &str) {
+        self.push(Output::Send(id, refusal_frame(reason, detail)));
+        if let Some(address) = self.links.link(id).and_then(|link| link.dialed.clone()) {
+            self.peers.slow_down(&address);
+        }
+        self.reject(now, id, detail.into());
+    }
+
+    /// The other end will not talk to this server.
+    pub(crate) fn on_refusal(&mut self, now: LocalTime, id: LinkId, refusal: &Refusal) {
+        let detail: String = refusal.detail.chars().take(DETAIL_CHARS).collect();
+        self.notice(Notice::Refused { link: id, detail: format!("by the other end: {detail}") });
+        let dialed = self.links.link(id).and_then(|link| link.dialed.clone());
+        if let Some(address) = &dialed {
+            self.peers.slow_down(address);
+        }
+        self.close(now, id);
+        match (refusal.reason, dialed) {
+            (RefusalReason::DuplicateIdentity, _) => self.stop(StopReason::DuplicateIdentity(detail)),
+            (RefusalReason::ForeignCluster, Some(address)) => self.met_foreign(&address),
+            _ => {}
+        }
+    }
+
+    /// A server at a listed address belongs to another cluster. If that is so of most of them and none was ever met as one's own,
+    /// it is this directory that is in the wrong place; one stray server must not stop the others.
+    fn met_foreign(&mut self, address: &Address) {
+        self.peers.met_foreign(address);
+        let leads_on = self.raft.as_ref().is_some_and(|raft| raft.leader().is_some());
+        if self.configuration().is_none() || leads_on || !self.peers.is_misplaced(&self.options) {
+            return;
+        }
+        let ours = self.hello(Role::Peer).cluster.unwrap_or_default();
+        let detail = format!("it belongs to cluster {ours}; the server at {address} belongs to another");
+        self.stop(StopReason::ForeignCluster(detail));
+    }
+}
+
+/// Enough of an incarnation to recognise it.
+fn short(incarnation: Incarnation) -> String {
+    format!("{:08x}", incarnation.0 >> 96)
+}

@@ -1,0 +1,42 @@
+//! What interesting has happened at a server, so that a simulator can tell an eventful run from a vacuous one.
+
+use atomix_protocol::Index;
+
+/// How often the interesting cases were met since this server came up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Retries answered with a reply that an earlier leader's entry earned.
+    pub retries_after_failover: u64,
+    /// Retries answered with a reply whose entry was in the log when this server came up.
+    pub retries_after_restart: u64,
+    /// Retries answered with a reply that came here in a snapshot.
+    pub retries_after_snapshot: u64,
+    /// Sessions that ended for silence.
+    pub sessions_expired: u64,
+    /// Times that this server lost leadership while clients waited for it.
+    pub deposed_in_flight: u64,
+    /// Gaps answered (S3).
+    pub gaps: u64,
+    /// Commands refused before the log (S4).
+    pub not_logged: u64,
+    /// Links of a session replaced by a later one.
+    pub links_replaced: u64,
+    /// Reads that had to wait for an index or a sequence (Q1).
+    pub reads_waited: u64,
+    /// Reads sent elsewhere (Q4).
+    pub reads_redirected: u64,
+    /// Own snapshots given up for one that was being received (R6).
+    pub snapshots_abandoned: u64,
+    /// Time entries proposed (T2, S9).
+    pub time_entries: u64,
+    /// Processes refused because an older one with their identity lives (I5).
+    pub duplicate_refused: u64,
+    /// Interrupted bootstraps that this server resumed (I2).
+    pub bootstrap_resumed: u64,
+    /// Times that this server found itself outside of a cluster (I2).
+    pub joiner: u64,
+    /// The last entry that was in the log, or in the snapshot, when this server came up.
+    pub(crate) recovered_index: Index,
+    /// The last entry in the snapshot that the state was last restored from.
+    pub(crate) restored_index: Index,
+}

@@ -1,0 +1,134 @@
+//! Own snapshots, and those that a leader sends (R6).
+
+use atomix_protocol::peer::SnapshotMeta;
+use atomix_protocol::{EntryId, LocalTime};
+use bytes::Bytes;
+
+use crate::engine::Engine;
+use crate::{Notice, Output, StopReason};
+
+/// What is being done about snapshots. One thing at a time.
+#[derive(Debug, Default)]
+enum Work {
+    #[default]
+    Nothing,
+    /// The own state is being written out.
+    Taking(EntryId),
+    /// An own snapshot is being published; chunks of a received one wait until that is done.
+    Publishing(SnapshotMeta),
+    /// A received one is being published.
+    Installing(SnapshotMeta),
+    /// It is published, and being read.
+    Loading(SnapshotMeta),
+}
+
+/// Snapshots of this server.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshots {
+    work: Work,
+    /// A chunk that waits for a publication. Consensus asks for one at a time.
+    held: Option<Output>,
+    /// Size of the newest one: the next is due when the log has grown by more (R6).
+    size: u64,
+}
+
+impl Snapshots {
+    pub(crate) fn recovered(&mut self, meta: &SnapshotMeta) {
+        self.size = meta.size;
+    }
+}
+
+impl Engine {
+    /// Begins an own snapshot if one is due: when the log since the last has outgrown it, never by a count alone (R6).
+    pub(crate) fn begin_snapshot(&mut self) {
+        let Some(raft) = &self.raft else { return };
+        let due = raft.bytes_since_snapshot() > self.options.snapshot_log_bytes.max(self.snapshots.size);
+        if !due || raft.is_installing() || !matches!(self.snapshots.work, Work::Nothing) {
+            return;
+        }
+        let meta = raft.snapshot_point();
+        assert!(
+            meta.last.index == self.table.applied().0,
+            "server {} term {} index {}: the snapshot would not be of the state as applied",
+            raft.server(),
+            raft.term(),
+            meta.last.index,
+        );
+        self.snapshots.work = Work::Taking(meta.last);
+        let source = self.table.snapshot(self.machine.as_ref());
+        self.push(Output::TakeSnapshot(meta, source));
+    }
+
+    /// The own state is written out.
+    pub(crate) fn on_snapshot_taken(&mut self, meta: SnapshotMeta) {
+        if matches!(self.snapshots.work, Work::Taking(last) if last == meta.last) {
+            self.push(Output::Publish(meta.clone()));
+            self.snapshots.work = Work::Publishing(meta);
+        }
+    }
+
+    /// A chunk of the leader's snapshot. It takes the writer away from an own one.
+    pub(crate) fn write_chunk(&mut self, meta: SnapshotMeta, offset: u64, data: Bytes, done: bool) {
+        let chunk = Output::WriteChunk { meta, offset, data, done };
+        match self.snapshots.work {
+            Work::Publishing(_) => {
+                self.snapshots.held = Some(chunk);
+                return;
+            }
+            Work::Taking(_) => {
+                self.marks.snapshots_abandoned += 1;
+                self.snapshots.work = Work::Nothing;
+            }
+            Work::Nothing | Work::Installing(_) | Work::Loading(_) => {}
+        }
+        self.push(chunk);
+    }
+
+    /// The whole is written and verified.
+    pub(crate) fn install(&mut self, meta: SnapshotMeta) {
+        self.push(Output::Publish(meta.clone()));
+        self.snapshots.work = Work::Installing(meta);
+    }
+
+    /// A snapshot is the newest one, durably.
+    pub(crate) fn on_published(&mut self, now: LocalTime, last: EntryId) {
+        match core::mem::take(&mut self.snapshots.work) {
+            Work::Publishing(meta) if meta.last == last => {
+                self.snapshots.size = meta.size;
+                self.counters.snapshots_taken += 1;
+                self.notice(Notice::SnapshotTaken(last.index));
+                self.consensus(now, atomix_raft::Input::SnapshotPublished { meta });
+                // Not behind a snapshot that is on its way to a follower (R6).
+                let through = self.raft.as_ref().map_or(last.index, atomix_raft::Raft::compactable_index);
+                self.push(Output::Compact(through));
+                if let Some(chunk) = self.snapshots.held.take() {
+                    self.push(chunk);
+                }
+            }
+            Work::Installing(meta) if meta.last == last => {
+                self.push(Output::LoadSnapshot(meta.clone()));
+                self.snapshots.work = Work::Loading(meta);
+            }
+            other => self.snapshots.work = other,
+        }
+    }
+
+    /// The received snapshot takes the place of the state.
+    pub(crate) fn on_snapshot_loaded(&mut self, now: LocalTime, last: EntryId, bytes: &Bytes) {
+        let size = match &self.snapshots.work {
+            Work::Loading(meta) if meta.last == last => meta.size,
+            _ => return,
+        };
+        self.snapshots.work = Work::Nothing;
+        if let Err(error) = self.table.restore(bytes, self.machine.as_mut()) {
+            self.stop(StopReason::Restore(error.to_string()));
+            return;
+        }
+        self.snapshots.size = size;
+        self.counters.snapshots_installed += 1;
+        self.marks.restored_index = last.index;
+        self.notice(Notice::SnapshotInstalled(last.index));
+        self.consensus(now, atomix_raft::Input::Installed { last });
+        self.serve_reads();
+    }
+}

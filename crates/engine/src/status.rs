@@ -1,0 +1,104 @@
+//! What this server says of itself.
+
+use atomix_protocol::LocalTime;
+use atomix_protocol::status::{Counters, Status};
+
+use crate::bootstrap::Standing;
+use crate::engine::Engine;
+
+impl Engine {
+    /// What this server says of itself.
+    #[must_use]
+    pub fn status(&self, now: LocalTime) -> Status {
+        let configuration = self.configuration();
+        let mut status = Status {
+            server: self.server(),
+            incarnation: self.identity.incarnation,
+            cluster: configuration.map(|configuration| configuration.cluster),
+            address: self.options.address.clone(),
+            role: self.role_in_words().into(),
+            notice: self.notice_in_words(),
+            members: configuration.map_or_else(Vec::new, |configuration| configuration.members.clone()),
+            configuration_index: configuration
+                .map_or_else(Default::default, |configuration| configuration.index),
+            sessions: self.table.len() as u64,
+            ..Status::default()
+        };
+        if let Some(raft) = &self.raft {
+            status.votes = raft.configuration().is_voter(raft.server());
+            status.leader = raft.leader();
+            status.term = raft.term();
+            status.last_index = raft.last().index;
+            status.durable_index = raft.durable_index();
+            status.commit_index = raft.commit_index();
+            status.applied_index = raft.applied_index();
+            status.snapshot_index = raft.snapshot_index();
+            status.time = raft.cluster_time(now);
+        }
+        status.counters = self.all_counters();
+        status
+    }
+
+    /// Consensus counts some, the rest are counted here.
+    fn all_counters(&self) -> Counters {
+        let raft = self.raft.as_ref().map(atomix_raft::Raft::counters).unwrap_or_default();
+        Counters {
+            commands_applied: self.counters.commands_applied,
+            answered_from_table: self.counters.answered_from_table,
+            queries_answered: self.counters.queries_answered,
+            sessions_expired: self.counters.sessions_expired,
+            snapshots_taken: self.counters.snapshots_taken,
+            snapshots_installed: self.counters.snapshots_installed,
+            frames_refused: self.counters.frames_refused,
+            ..raft
+        }
+    }
+
+    fn role_in_words(&self) -> &'static str {
+        match (&self.raft, &self.standing) {
+            (Some(raft), _) => raft.role().as_str(),
+            (None, Standing::Empty { outside_of: Some(_) } | Standing::Outsider(_)) => "joiner",
+            (None, _) => "forming",
+        }
+    }
+
+    fn notice_in_words(&self) -> String {
+        match (&self.standing, &self.raft) {
+            (Standing::Empty { outside_of: Some(cluster) }, _) => format!(
+                "no vote: the listed servers belong to cluster {cluster}, which does not know this data directory"
+            ),
+            (Standing::Empty { outside_of: None }, _) => self.what_forming_waits_for(),
+            (Standing::Fresh, _) => "no vote: the data directory is being set up".into(),
+            (Standing::Taking(_), _) => "no vote yet: the first configuration is being written".into(),
+            (Standing::Outsider(outsider), _) => outsider.notice.clone(),
+            (Standing::Member { .. }, Some(raft)) if raft.leader().is_none() => {
+                let strangers: Vec<&str> = self.peers.foreign().map(|address| address.as_str()).collect();
+                if strangers.is_empty() {
+                    "no leader is known: a majority of the members must be reachable".into()
+                } else {
+                    format!("no leader is known; of another cluster: {}", strangers.join(", "))
+                }
+            }
+            (Standing::Member { .. }, _) => String::new(),
+        }
+    }
+
+    fn what_forming_waits_for(&self) -> String {
+        let list = self.listed();
+        if list.is_empty() {
+            return "no vote: no servers are listed to form a cluster with".into();
+        }
+        if !list.contains(&self.options.address) {
+            return format!(
+                "no vote: the list of servers lacks this one's own address, {}",
+                self.options.address
+            );
+        }
+        let missing: Vec<&str> =
+            list.iter().filter(|address| self.known_empty(address).is_none()).map(|a| a.as_str()).collect();
+        if missing.is_empty() {
+            return "no vote yet: all listed servers answered; the lowest address forms the cluster".into();
+        }
+        format!("no vote yet: a new cluster needs every listed server, and waits for {}", missing.join(", "))
+    }
+}

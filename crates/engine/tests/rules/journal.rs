@@ -1,0 +1,73 @@
+//! A state machine that remembers every command it was given, in order.
+
+use atomix_protocol::SessionId;
+use atomix_session::{
+    Context, KindLevel, QueryContext, RestoreError, Slice, SnapshotSource, StateMachine, TimerId,
+};
+use bytes::Bytes;
+
+/// Replies to each command with its place. `timer N` also sets a timer N milliseconds ahead, which adds a line of its own.
+#[derive(Default)]
+pub(crate) struct Journal {
+    lines: Vec<String>,
+    /// Sessions whose clean-up is half done.
+    leaving: Vec<SessionId>,
+}
+
+impl Journal {
+    /// All lines, as a query sees them.
+    pub(crate) fn lines_of(machine: &dyn StateMachine) -> String {
+        let context =
+            QueryContext { index: Default::default(), time: Default::default(), session: SessionId(0) };
+        String::from_utf8_lossy(&machine.query(&context, &Bytes::new())).into_owned()
+    }
+}
+
+impl StateMachine for Journal {
+    fn apply(&mut self, cx: &mut Context<'_>, command: &Bytes) -> Bytes {
+        let line = String::from_utf8_lossy(command).into_owned();
+        if let Some(millis) = line.strip_prefix("timer ").and_then(|millis| millis.parse().ok()) {
+            let deadline = cx.time().plus(std::time::Duration::from_millis(millis));
+            cx.timers().set(deadline);
+        }
+        self.lines.push(line);
+        Bytes::from(self.lines.len().to_string())
+    }
+
+    fn query(&self, _cx: &QueryContext, _query: &Bytes) -> Bytes {
+        Bytes::from(self.lines.join(","))
+    }
+
+    fn session_ended(&mut self, _cx: &mut Context<'_>, session: SessionId) -> Slice {
+        if let Some(place) = self.leaving.iter().position(|leaving| *leaving == session) {
+            self.leaving.remove(place);
+            self.lines.push("left".into());
+            return Slice::Done;
+        }
+        self.leaving.push(session);
+        Slice::More
+    }
+
+    fn timer_fired(&mut self, _cx: &mut Context<'_>, _timer: TimerId) {
+        self.lines.push("fired".into());
+    }
+
+    fn kinds(&self) -> Vec<KindLevel> {
+        Vec::new()
+    }
+
+    fn snapshot(&self) -> Box<dyn SnapshotSource> {
+        let leaving: Vec<String> = self.leaving.iter().map(|session| session.0.to_string()).collect();
+        Box::new(Bytes::from(format!("{}\n{}", leaving.join(","), self.lines.join(","))))
+    }
+
+    fn restore(&mut self, snapshot: Bytes) -> Result<(), RestoreError> {
+        let text = String::from_utf8_lossy(&snapshot);
+        let (leaving, lines) = text.split_once('\n').ok_or_else(|| RestoreError("no journal".into()))?;
+        let parts = |text: &str| text.split(',').filter(|part| !part.is_empty()).map(String::from).collect();
+        self.lines = parts(lines);
+        let leaving: Vec<String> = parts(leaving);
+        self.leaving = leaving.iter().filter_map(|id| id.parse().ok().map(SessionId)).collect();
+        Ok(())
+    }
+}
