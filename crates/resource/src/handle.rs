@@ -1,0 +1,255 @@
+//! The client side of a resource: it encodes, waits and decodes, and decides nothing.
+//!
+//! What is called is on its way when the call returns, not when its future is first polled: the order of effects is the order of
+//! calls (S2, S11). Dropping a future gives up the answer, not the operation.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use atomix_protocol::client::Consistency;
+use atomix_protocol::codec;
+use atomix_protocol::envelope::{self, Envelope, OpenReply, OpenResource, OperationStatus, Sharing};
+use atomix_protocol::{Index, InstanceId};
+use atomix_session::{Completion, Session};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use crate::error::ResourceError;
+use crate::operation::{Answer, Apply, Operation};
+use crate::resource::Resource;
+
+/// What users call: a face such as `DistributedMap`, over a [`Handle`].
+pub trait ResourceHandle: Sized {
+    /// The replicated state behind it.
+    type State: Resource;
+
+    /// Puts the face on.
+    fn from_handle(handle: Handle<Self::State>) -> Self;
+}
+
+/// Opens the resource at a path, creating it if need be, and returns its face. See [`Handle::open`].
+///
+/// # Errors
+/// As [`Handle::open`].
+pub fn open<H: ResourceHandle>(
+    session: &Arc<dyn Session>,
+    path: &str,
+    configuration: &<H::State as Resource>::Configuration,
+    sharing: Sharing,
+) -> impl Future<Output = Result<H, ResourceError>> + Send + use<H> {
+    let opening = Handle::open(session, path, configuration, sharing);
+    async move { opening.await.map(H::from_handle) }
+}
+
+/// A resource with the state `R`, open in a session. Clones share the instance.
+pub struct Handle<R> {
+    session: Arc<dyn Session>,
+    instance: InstanceId,
+    path: Arc<str>,
+    state: PhantomData<fn() -> R>,
+}
+
+impl<R: Resource> Handle<R> {
+    /// Opens the resource at `path`, creating it with `configuration` if need be; an existing one keeps its own.
+    /// [`Sharing::Shared`] gives the instance that all sharing handles of this session use, [`Sharing::Own`] a new one: its own
+    /// contender, its own member.
+    ///
+    /// # Errors
+    /// [`ResourceError::WrongKind`] if the path holds a resource of another kind; the other refusals of opening; and *not done*
+    /// or *unknown*, after which opening again is harmless.
+    pub fn open(
+        session: &Arc<dyn Session>,
+        path: &str,
+        configuration: &R::Configuration,
+        sharing: Sharing,
+    ) -> Opening<R> {
+        let completion = match postcard::to_allocvec(configuration) {
+            Ok(configuration) => {
+                let (path, kind, configuration) = (path.into(), R::KIND.into(), configuration.into());
+                let open = Envelope::Open(OpenResource { path, kind, configuration, sharing });
+                session.submit(open.encode())
+            }
+            Err(_) => {
+                return Opening {
+                    session: session.clone(),
+                    path: path.into(),
+                    completion: None,
+                    state: PhantomData,
+                };
+            }
+        };
+        Opening {
+            session: session.clone(),
+            path: path.into(),
+            completion: Some(completion),
+            state: PhantomData,
+        }
+    }
+
+    /// Submits a command, now.
+    pub fn command<O: Operation>(&self, command: &O) -> Call<O::Reply>
+    where
+        R: Apply<O>,
+    {
+        self.call(command, |encoded| self.session.submit(encoded))
+    }
+
+    /// Submits a command that nobody waits for, from a `Drop`: there is room reserved for that (S2).
+    pub fn command_detached<O: Operation>(&self, command: &O)
+    where
+        R: Apply<O>,
+    {
+        if let Some(encoded) = self.encode(command) {
+            self.session.submit_detached(encoded);
+        }
+    }
+
+    /// Asks a query, now.
+    pub fn query<O: Operation>(&self, query: &O, consistency: Consistency) -> Call<O::Reply>
+    where
+        R: Answer<O>,
+    {
+        self.call(query, |encoded| self.session.query(encoded, consistency))
+    }
+
+    /// The session.
+    #[must_use]
+    pub fn session(&self) -> &Arc<dyn Session> {
+        &self.session
+    }
+
+    /// The session's opening of the resource.
+    #[must_use]
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// Where the resource lives.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn encode<O: Operation>(&self, operation: &O) -> Option<Bytes> {
+        let header = envelope::Operation { instance: self.instance, number: O::NUMBER };
+        Envelope::encode_operation(&header, operation)
+    }
+
+    fn call<O: Operation>(&self, operation: &O, send: impl FnOnce(Bytes) -> Completion) -> Call<O::Reply> {
+        Call {
+            completion: self.encode(operation).map(send),
+            kind: R::KIND,
+            operation: O::NUMBER,
+            reply: PhantomData,
+        }
+    }
+}
+
+/// A resource that is being opened.
+#[must_use = "it is being opened, but only awaiting it gives the handle"]
+pub struct Opening<R> {
+    session: Arc<dyn Session>,
+    path: Arc<str>,
+    /// `None`: the configuration refused to be encoded.
+    completion: Option<Completion>,
+    state: PhantomData<fn() -> R>,
+}
+
+impl<R: Resource> Future for Opening<R> {
+    type Output = Result<Handle<R>, ResourceError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(completion) = &mut self.completion else {
+            return Poll::Ready(Err(ResourceError::Unencodable));
+        };
+        let outcome = ready!(Pin::new(completion).poll(cx))?;
+        let path = || self.path.to_string();
+        Poll::Ready(match codec::from_bytes::<OpenReply>(&outcome.body) {
+            Ok(OpenReply::Opened(instance)) => Ok(Handle {
+                session: self.session.clone(),
+                instance,
+                path: self.path.clone(),
+                state: PhantomData,
+            }),
+            Ok(OpenReply::WrongKind(found)) => {
+                Err(ResourceError::WrongKind { path: path(), wanted: R::KIND, found })
+            }
+            Ok(OpenReply::UnknownKind) => Err(ResourceError::UnknownKind(R::KIND)),
+            Ok(OpenReply::BadPath) => Err(ResourceError::BadPath(path())),
+            Ok(OpenReply::BadConfiguration) => Err(ResourceError::BadConfiguration(path())),
+            Err(_) => Err(ResourceError::Undecodable),
+        })
+    }
+}
+
+/// An operation on its way: resolves to the index at which it took effect, or whose state was read, and its reply.
+#[must_use = "it is on its way, but only awaiting it tells how it ended"]
+pub struct Call<T> {
+    /// `None`: it refused to be encoded.
+    completion: Option<Completion>,
+    kind: &'static str,
+    operation: u16,
+    reply: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Future for Call<T> {
+    type Output = Result<(Index, T), ResourceError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(completion) = &mut self.completion else {
+            return Poll::Ready(Err(ResourceError::Unencodable));
+        };
+        let outcome = ready!(Pin::new(completion).poll(cx))?;
+        let not_understood = ResourceError::NotUnderstood { kind: self.kind, operation: self.operation };
+        Poll::Ready(match codec::take_from_bytes::<OperationStatus>(&outcome.body) {
+            Ok((OperationStatus::Ok, reply)) => codec::from_bytes(&reply)
+                .map(|reply| (outcome.index, reply))
+                .map_err(|_| ResourceError::Undecodable),
+            Ok((OperationStatus::UnknownInstance, _)) => Err(ResourceError::NotOpen),
+            Ok((OperationStatus::Deleted, _)) => Err(ResourceError::Deleted),
+            Ok((OperationStatus::UnknownOperation | OperationStatus::Malformed, _)) => Err(not_understood),
+            Err(_) => Err(ResourceError::Undecodable),
+        })
+    }
+}
+
+impl<R> Clone for Handle<R> {
+    fn clone(&self) -> Self {
+        Handle {
+            session: self.session.clone(),
+            instance: self.instance,
+            path: self.path.clone(),
+            state: PhantomData,
+        }
+    }
+}
+
+impl<R: Resource> fmt::Debug for Handle<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("kind", &R::KIND)
+            .field("path", &self.path)
+            .field("session", &self.session.id())
+            .field("instance", &self.instance)
+            .finish()
+    }
+}
+
+impl<R: Resource> fmt::Debug for Opening<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opening").field("kind", &R::KIND).field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Call<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("kind", &self.kind)
+            .field("operation", &self.operation)
+            .finish_non_exhaustive()
+    }
+}
