@@ -31,7 +31,8 @@ impl MemoryNetwork {
 #[async_trait]
 impl Transport for MemoryNetwork {
     async fn connect(&self, address: &str) -> Result<Connection, TransportError> {
-        let unreachable = |reason: &str| TransportError::Unreachable { address: address.into(), reason: reason.into() };
+        let unreachable =
+            |reason: &str| TransportError::Unreachable { address: address.into(), reason: reason.into() };
         let listener = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).get(address).cloned();
         let listener = listener.ok_or_else(|| unreachable("nobody listens"))?;
         let (near, far) = pair(address);
@@ -42,7 +43,10 @@ impl Transport for MemoryNetwork {
     async fn listen(&self, address: &str) -> Result<Box<dyn Listener>, TransportError> {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         if listeners.get(address).is_some_and(|listener| !listener.is_closed()) {
-            return Err(TransportError::CannotListen { address: address.into(), reason: "address in use".into() });
+            return Err(TransportError::CannotListen {
+                address: address.into(),
+                reason: "address in use".into(),
+            });
         }
         let (sender, receiver) = mpsc::channel(BACKLOG);
         listeners.insert(address.into(), sender);

@@ -34,7 +34,11 @@ pub trait Listener: Send {
     fn address(&self) -> String;
 }
 
-/// One connection. Its halves are used by two tasks; dropping either half ends the connection for both ends.
+/// One connection. Its halves may be used by two tasks.
+///
+/// Dropping the sender ends the connection in good order: the other end receives what was sent, then the end. Dropping both halves
+/// frees it; what was sent may then be lost if the other end was still sending, so who wants a last frame to
+/// arrive goes on receiving for a moment. Dropping the receiver alone need not be noticed at the other end.
 pub struct Connection {
     /// The authenticated name of the other end, if the transport authenticates.
     pub peer: Option<String>,
@@ -48,14 +52,17 @@ pub struct Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("peer", &self.peer).field("remote", &self.remote).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("peer", &self.peer)
+            .field("remote", &self.remote)
+            .finish_non_exhaustive()
     }
 }
 
 /// The sending half.
 #[async_trait]
 pub trait FrameSender: Send {
-    /// Sends frames in order and leaves `frames` empty; one flush for all of them. Returns once they are on their way, which says nothing of
+    /// Sends frames, each of any length up to the transport's limit and possibly empty, in order, and leaves `frames` empty; one flush for all of them. Returns once they are on their way, which says nothing of
     /// their arrival. Waits while the other end does not read. Not cancel-safe: a dropped call may have sent part of a frame, so
     /// the connection must be dropped with it.
     ///
@@ -71,6 +78,6 @@ pub trait FrameReceiver: Send {
     /// other end has closed. Cancel-safe.
     ///
     /// # Errors
-    /// If the connection is lost or carries what is not a frame.
+    /// If the connection is lost or carries what is not a frame. Frames that arrived whole before are received first.
     async fn receive(&mut self, frames: &mut Vec<Bytes>) -> Result<bool, TransportError>;
 }

@@ -1,0 +1,229 @@
+//! The loop: waits for anything to happen, takes everything that has, steps the engine, carries out what comes of it.
+//!
+//! Per batch, not per request: one wake-up, one flush per connection, one hand-over to the disk. Frames leave before the disk is asked
+//! to work, so that the other servers' disks work at the same time.
+
+use std::future::pending;
+use std::time::Duration;
+
+use atomix_engine::{Engine, Input, Notice, Output, Role};
+use atomix_protocol::status::Status;
+use atomix_protocol::{LinkId, LocalTime};
+use atomix_transport::{LinkEvent, Links};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, error, info, warn};
+
+use crate::ServerError;
+use crate::clock::now;
+use crate::side_threads::{ReadJob, Turns, WriteJob};
+use crate::storage_thread::{Done, Job, Worker};
+
+/// Most events taken before their outputs are carried out.
+const EVENTS_PER_TURN: usize = 512;
+/// The published status is at most this much older than the last event.
+const STATUS_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The threads that work on the disk.
+pub(crate) struct Disk {
+    pub(crate) storage: Worker<Job>,
+    pub(crate) writer: Worker<WriteJob>,
+    pub(crate) reader: Worker<ReadJob>,
+}
+
+impl Disk {
+    /// Lets all of them finish, so that the storage is closed afterwards.
+    pub(crate) async fn close(self) {
+        let closing = tokio::task::spawn_blocking(move || {
+            self.writer.join();
+            self.reader.join();
+            self.storage.join();
+        });
+        let _ = closing.await;
+    }
+}
+
+pub(crate) struct Driver {
+    pub(crate) engine: Engine,
+    pub(crate) links: Links,
+    pub(crate) disk: Disk,
+    pub(crate) done: UnboundedReceiver<Done>,
+    pub(crate) status: watch::Sender<Status>,
+    pub(crate) turns: Turns,
+    /// When the status was published last.
+    pub(crate) published: LocalTime,
+}
+
+/// What woke the loop.
+enum Event {
+    Link(LinkEvent),
+    Done(Done),
+}
+
+impl Driver {
+    /// Runs until it is told to stop, or must.
+    pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> ServerError {
+        let mut first = None;
+        let ended = loop {
+            let (at, deadline) = match self.turn(first) {
+                Ok(next) => next,
+                Err(error) => break error,
+            };
+            first = tokio::select! {
+                event = self.links.next() => Some(Event::Link(event)),
+                Some(done) = self.done.recv() => Some(Event::Done(done)),
+                () = alarm(at, deadline) => None,
+                _ = &mut stop => break ServerError::ShutDown,
+            };
+        };
+        self.publish(now());
+        if ended != ServerError::ShutDown {
+            self.status.send_modify(|status| status.notice = format!("stopped: {ended}"));
+        }
+        self.links.close_all().await;
+        self.disk.close().await;
+        ended
+    }
+
+    /// One batch: takes what has queued up and carries out what comes of it. Returns the time, and when the engine wants to be woken.
+    fn turn(&mut self, first: Option<Event>) -> Result<(LocalTime, Option<LocalTime>), ServerError> {
+        let now = now();
+        let mut next = first;
+        for _ in 0..EVENTS_PER_TURN {
+            let Some(event) = next.take().or_else(|| self.queued()) else { break };
+            self.take(now, event)?;
+        }
+        if self.engine.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.engine.step(now, Input::Tick);
+        }
+        let outputs = self.engine.drain(now);
+        self.carry_out(outputs)?;
+        if now.since(self.published) >= STATUS_INTERVAL {
+            self.publish(now);
+        }
+        Ok((now, self.engine.next_deadline()))
+    }
+
+    fn queued(&mut self) -> Option<Event> {
+        match self.done.try_recv() {
+            Ok(done) => Some(Event::Done(done)),
+            Err(_) => self.links.try_next().map(Event::Link),
+        }
+    }
+
+    fn take(&mut self, now: LocalTime, event: Event) -> Result<(), ServerError> {
+        match event {
+            Event::Done(done) => self.engine.step(now, done?),
+            Event::Link(LinkEvent::Frames(link, frames)) => {
+                for frame in frames {
+                    self.engine.step(now, Input::Frame(LinkId(link), frame));
+                }
+            }
+            Event::Link(LinkEvent::Dialed(link)) => self.engine.step(now, Input::Dialed(LinkId(link))),
+            Event::Link(LinkEvent::Closed(link, error)) => {
+                debug!(link, %error, "link closed");
+                self.engine.step(now, Input::Closed(LinkId(link)));
+            }
+            Event::Link(LinkEvent::Accepted(connection)) => {
+                let link = self.engine.accept();
+                debug!(%link, remote = connection.remote, "connected");
+                self.links.adopt(link.0, connection);
+                self.engine.step(now, Input::Accepted(link));
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, outputs: Vec<Output>) -> Result<(), ServerError> {
+        let mut stopped = Ok(());
+        let (mut jobs, mut notices) = (Vec::new(), Vec::new());
+        for output in outputs {
+            match output {
+                Output::Dial(link, address) => self.links.dial(link.0, address.as_str()),
+                Output::Send(link, frame) => self.links.send(link.0, frame),
+                Output::Close(link) => self.links.close(link.0),
+                Output::Notice(notice) => notices.push(notice),
+                Output::Stop(reason) => stopped = Err(ServerError::MustStop(reason)),
+                disk => jobs.push(disk),
+            }
+        }
+        self.links.flush();
+        for job in jobs {
+            self.give(job);
+        }
+        if !notices.is_empty() {
+            self.publish(now());
+            let status = self.status.borrow();
+            notices.iter().for_each(|notice| log(&status, notice));
+        }
+        stopped
+    }
+
+    /// Gives a thread what only the disk can do.
+    fn give(&mut self, output: Output) {
+        let disk = &self.disk;
+        match output {
+            Output::Write(token, batch) => disk.storage.give(Job::Write(token, batch)),
+            Output::Publish(meta) => disk.storage.give(Job::Publish(meta)),
+            Output::Compact(through) => disk.storage.give(Job::Compact(through)),
+            Output::TakeSnapshot(meta, source) => {
+                disk.writer.give(WriteJob::Take(meta, source, self.turns.turn()));
+            }
+            Output::WriteChunk { meta, offset, data, done } => {
+                if offset == 0 {
+                    self.turns.next();
+                }
+                disk.writer.give(WriteJob::Chunk { meta, offset, data, done });
+            }
+            Output::Fetch { to, from, through, bytes } => {
+                disk.reader.give(ReadJob::Entries { to, from, through, bytes });
+            }
+            Output::ReadChunk { to, meta, offset, bytes } => {
+                disk.reader.give(ReadJob::Chunk { to, meta, offset, bytes });
+            }
+            Output::LoadSnapshot(meta) => disk.reader.give(ReadJob::Whole(meta)),
+            Output::Dial(..) | Output::Send(..) | Output::Close(_) | Output::Notice(_) | Output::Stop(_) => {
+                unreachable!("not for the disk: {output:?}")
+            }
+        }
+    }
+
+    fn publish(&mut self, now: LocalTime) {
+        self.published = now;
+        self.status.send_replace(self.engine.status(now));
+    }
+}
+
+async fn alarm(now: LocalTime, deadline: Option<LocalTime>) {
+    match deadline {
+        Some(deadline) => sleep_until(Instant::now() + deadline.since(now)).await,
+        None => pending().await,
+    }
+}
+
+fn log(status: &Status, notice: &Notice) {
+    let (server, term) = (status.server.map_or(0, |id| id.0), status.term.0);
+    match notice {
+        Notice::Role { role, term, leader } => {
+            let leader = leader.map_or(0, |id| id.0);
+            if matches!(role, Role::Leader | Role::Follower) {
+                info!(server, term = term.0, role = role.as_str(), leader, "role");
+            } else {
+                debug!(server, term = term.0, role = role.as_str(), leader, "role");
+            }
+        }
+        Notice::Member { cluster, server } => info!(server = server.0, %cluster, "member of the cluster"),
+        Notice::Joiner { cluster } => {
+            warn!(%cluster, "the servers listed form a cluster that does not know this data directory: no vote");
+        }
+        Notice::BootstrapDiffers => {
+            warn!(server, term, "the servers listed are not those of the configuration in use")
+        }
+        Notice::Refused { link, detail } => debug!(server, term, %link, detail, "refused"),
+        Notice::Expired(session) => info!(server, term, session = session.0, "session expired"),
+        Notice::SnapshotInstalled(index) => info!(server, term, index = index.0, "snapshot installed"),
+        Notice::SnapshotTaken(index) => info!(server, term, index = index.0, "snapshot taken"),
+        other => error!(server, term, notice = ?other, "notice without words"),
+    }
+}

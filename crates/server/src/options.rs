@@ -1,0 +1,67 @@
+//! Settings of a server.
+
+use std::time::Duration;
+
+use atomix_protocol::{Address, limits};
+
+/// Settings of a server.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerOptions {
+    /// Where it listens, which is also where its peers reach it. Port zero, over TCP, is for a server alone in its cluster.
+    pub address: Address,
+    /// Where clients reach it; the same address unless set.
+    pub client_address: Option<Address>,
+    /// The servers that form the cluster, this one among them (I2).
+    pub bootstrap: Vec<Address>,
+    /// Between two heartbeats of a leader.
+    pub heartbeat: Duration,
+    /// Shortest and longest election timeout.
+    pub election_timeout: (Duration, Duration),
+    /// Bounds of a session's timeout.
+    pub session_timeouts: (Duration, Duration),
+    /// Most open sessions.
+    pub sessions: usize,
+    /// Most commands of one session in flight, the reserve included (S2).
+    pub window: u64,
+    /// Most bytes of one command or query.
+    pub command_bytes: usize,
+    /// A snapshot is due when the log since the last one is longer than this and than that snapshot (R6).
+    pub snapshot_log_bytes: u64,
+    /// Most bytes of log kept in memory (R5).
+    pub log_memory_bytes: u64,
+    /// A connection attempt to a peer that takes longer is given up.
+    pub connect_timeout: Duration,
+    /// A connection whose other end leaves more bytes than this waiting is closed.
+    pub link_bytes: usize,
+    /// With that many connections, whoever connects is turned away.
+    pub links: usize,
+    /// Decides all jitter; drawn from the system unless set.
+    pub seed: Option<u64>,
+}
+
+impl ServerOptions {
+    /// Defaults, for a server at `address` that forms a cluster with those listed.
+    pub fn new<A: Into<Address>>(
+        address: impl Into<Address>,
+        bootstrap: impl IntoIterator<Item = A>,
+    ) -> Self {
+        ServerOptions {
+            address: address.into(),
+            client_address: None,
+            bootstrap: bootstrap.into_iter().map(Into::into).collect(),
+            heartbeat: limits::HEARTBEAT,
+            election_timeout: limits::ELECTION_TIMEOUT,
+            session_timeouts: (limits::SESSION_TIMEOUT_MIN, limits::SESSION_TIMEOUT_MAX),
+            sessions: limits::SESSIONS,
+            window: limits::COMMANDS_IN_FLIGHT + limits::COMMANDS_RESERVED,
+            command_bytes: limits::COMMAND_BYTES,
+            snapshot_log_bytes: limits::SNAPSHOT_LOG_BYTES,
+            log_memory_bytes: limits::LOG_MEMORY_BYTES,
+            connect_timeout: Duration::from_secs(2),
+            link_bytes: 64 << 20,
+            links: limits::SESSIONS + 464,
+            seed: None,
+        }
+    }
+}
