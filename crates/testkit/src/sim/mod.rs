@@ -1,1 +1,181 @@
-//! Whole clusters with clients on a simulated clock, network and disk.
+//! The simulator: whole clusters with their clients in one thread, on a simulated clock, network and disk.
+//!
+//! Deliberately not inside: Raft, session or retry logic. What is stepped is what ships: the whole engine with the real log
+//! code, the real registry and the real client cores ([`Profile::Full`]), or bare consensus over the real log code
+//! ([`Profile::Core`]), which here also loses, doubles and reorders single messages.
+//!
+//! A seed decides everything. Each seed first draws a cluster, its limits and the classes of faults that it will have; then it
+//! runs under faults, is healed, must show that it lives, and loses power as a whole. After every step the server that stepped is
+//! compared with shared ground truth; a violation names the invariant, the time and the server.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `world` `steps` `messages` `users` | the queue of events; how servers, bare consensus and clients step |
+//! | `phases` | faults, healing, liveness, scans |
+//! | `network` `disk` `loss` `clock` `storage` | what is simulated |
+//! | `faults` `inject` | what goes wrong |
+//! | `checker` `ledger` `model` | what must hold all the same |
+//! | `client` `operation` `proposals` | who uses it, and checks what it is told |
+//! | `coverage` `trace` `random` `settings` | what was met, said and drawn |
+
+mod bare;
+mod checker;
+mod client;
+mod clock;
+mod coverage;
+mod disk;
+mod faults;
+mod inject;
+mod ledger;
+mod loss;
+mod messages;
+mod model;
+mod network;
+mod operation;
+mod phases;
+mod proposals;
+mod random;
+mod server;
+mod settings;
+mod steps;
+mod storage;
+mod trace;
+mod users;
+mod world;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+pub use coverage::{Coverage, Mark};
+pub use faults::Class;
+pub use trace::Verbosity;
+
+use checker::Broken;
+use world::World;
+
+/// What is simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Whole servers and clients.
+    Full,
+    /// Bare consensus over the real log code.
+    Core,
+}
+
+impl Profile {
+    /// In words, as the command line has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Profile::Full => "full",
+            Profile::Core => "core",
+        }
+    }
+}
+
+/// How to run a seed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What is simulated.
+    pub profile: Profile,
+    /// At least so many events.
+    pub events: u64,
+    /// How much is told.
+    pub trace: Verbosity,
+    /// Classes of faults to leave out, to make a failing seed smaller.
+    pub without: Vec<Class>,
+}
+
+impl Options {
+    /// The usual length for a profile: 20,000 events of whole servers, 5,000 of bare consensus.
+    #[must_use]
+    pub fn new(profile: Profile) -> Self {
+        let events = match profile {
+            Profile::Full => 20_000,
+            Profile::Core => 5_000,
+        };
+        Options { profile, events, trace: Verbosity::Silent, without: Vec::new() }
+    }
+}
+
+/// What a run showed.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// What was simulated.
+    pub profile: Profile,
+    /// Events handled.
+    pub events: u64,
+    /// Simulated time.
+    pub elapsed: Duration,
+    /// What broke, if anything did.
+    pub violation: Option<Violation>,
+    /// What was met.
+    pub coverage: Coverage,
+    /// Whether the seed drew no class of faults, or only one.
+    pub few_kinds: bool,
+    /// A hash of everything that happened: equal for two runs of one seed (I18).
+    pub hash: u64,
+    /// What was told, line by line.
+    pub trace: Vec<String>,
+}
+
+/// An invariant or liveness property that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Its name, as in docs/testing.md; `assert` for an assertion of the code under test.
+    pub name: &'static str,
+    /// Where and how.
+    pub detail: String,
+    /// The seed.
+    pub seed: u64,
+    /// The profile.
+    pub profile: Profile,
+    /// The simulated time.
+    pub at: Duration,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Violation { name, detail, seed, profile, at } = self;
+        let seconds = at.as_secs_f64();
+        writeln!(f, "{name} violated in seed {seed} at {seconds:.6} s: {detail}")?;
+        write!(f, "replay: cargo xtask sim --profile {} --seed {seed} --trace", profile.as_str())
+    }
+}
+
+/// Runs one seed.
+#[must_use]
+pub fn run(seed: u64, options: &Options) -> Report {
+    let mut world = World::new(seed, options);
+    let ended = catch_unwind(AssertUnwindSafe(|| world.run_phases(options)));
+    let broken = match ended {
+        Ok(result) => result.err(),
+        Err(panic) => Some(Broken { name: "assert", detail: said(panic.as_ref()) }),
+    };
+    let violation = broken.map(|Broken { name, detail }| Violation {
+        name,
+        detail,
+        seed,
+        profile: options.profile,
+        at: world.elapsed(),
+    });
+    Report {
+        seed,
+        profile: options.profile,
+        events: world.events,
+        elapsed: world.elapsed(),
+        coverage: world.coverage.clone(),
+        few_kinds: world.swarm.classes.len() < 2,
+        hash: world.fingerprint(),
+        trace: world.trace.into_lines(),
+        violation,
+    }
+}
+
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".into())
+}

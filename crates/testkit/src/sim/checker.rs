@@ -1,0 +1,418 @@
+//! Invariants of consensus and of the disk, checked after every step against shared ground truth.
+//!
+//! Only the server that stepped is compared; the cost of a check does not grow with the run.
+
+use std::collections::BTreeMap;
+
+use atomix_protocol::peer::{AppendOutcome, PeerMessage, SnapshotMeta};
+use atomix_protocol::{Entry, EntryId, HardState, Index, ServerId, Term, WriteBatch};
+use atomix_raft::{Raft, Role};
+
+use super::coverage::Mark;
+use super::ledger::{Chain, Committed, Known, Ledger, LogImage, Shadow};
+
+/// An invariant that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Broken {
+    /// Its name, as in docs/testing.md.
+    pub(super) name: &'static str,
+    pub(super) detail: String,
+}
+
+pub(super) type Check = Result<(), Broken>;
+
+/// The checked condition, or the named invariant is broken.
+pub(super) fn hold(name: &'static str, condition: bool, detail: impl FnOnce() -> String) -> Check {
+    if condition { Ok(()) } else { Err(Broken { name, detail: detail() }) }
+}
+
+/// What a running server showed after its last step.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    term: Term,
+    role: Option<Role>,
+    last: Index,
+    commit: Index,
+    applied: Index,
+    snapshot: Index,
+    /// While it leads: what it believes of the others.
+    matches: Vec<Index>,
+}
+
+/// Ground truth about consensus, and the checks against it.
+#[derive(Debug)]
+pub(super) struct Checker {
+    known: Known,
+    pub(super) ledger: Ledger,
+    shadows: Vec<Shadow>,
+    /// What a directory held before it was wiped: it counted when it was acknowledged.
+    ghosts: Vec<Shadow>,
+    seen: Vec<Seen>,
+    leaders: BTreeMap<Term, usize>,
+    digests: BTreeMap<Index, (u64, usize)>,
+    marks: Vec<Mark>,
+}
+
+pub(super) fn id_of(server: usize) -> ServerId {
+    ServerId(server as u64 + 1)
+}
+
+impl Checker {
+    pub(super) fn new(servers: usize) -> Self {
+        Checker {
+            known: Known::default(),
+            ledger: Ledger::default(),
+            shadows: vec![Shadow::default(); servers],
+            ghosts: Vec::new(),
+            seen: vec![Seen::default(); servers],
+            leaders: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            marks: Vec::new(),
+        }
+    }
+
+    /// Situations met since the last call.
+    pub(super) fn take_marks(&mut self) -> Vec<Mark> {
+        std::mem::take(&mut self.marks)
+    }
+
+    /// A server asks its disk to keep a batch. I2, and I6 of cluster time.
+    pub(super) fn issued(&mut self, server: usize, token: u64, batch: &WriteBatch) -> Check {
+        let shadow = &mut self.shadows[server];
+        let mut before = shadow.issued.last();
+        if let Some(id) = batch.truncate_after {
+            before = id;
+        }
+        let cut = shadow
+            .issue(token, batch, &mut self.known, &self.ledger)
+            .map_err(|detail| Broken { name: "I2", detail: format!("server {}: {detail}", id_of(server)) })?;
+        if cut > 0 {
+            self.marks.push(Mark::SuffixTruncated);
+        }
+        for entry in &batch.entries {
+            let time = self.known.find(before).map(|(_, entry)| entry.time);
+            hold("I6", time.is_none_or(|time| time <= entry.time), || {
+                format!("cluster time runs back along the log: {entry:?} behind {before} at {time:?}")
+            })?;
+            before = entry.id;
+        }
+        Ok(())
+    }
+
+    /// A write is durable. I6: durable term and vote never go back.
+    pub(super) fn written(&mut self, server: usize, token: u64) -> Check {
+        let shadow = &mut self.shadows[server];
+        let before = shadow.durable_hard_state;
+        shadow.done(token);
+        let after = shadow.durable_hard_state;
+        let kept = after.term > before.term
+            || after.term == before.term
+                && (before.voted_for.is_none() || before.voted_for == after.voted_for);
+        hold("I6", kept, || format!("server {}: durable {before:?} became {after:?}", id_of(server)))
+    }
+
+    /// A snapshot is published.
+    pub(super) fn published(&mut self, server: usize, last: EntryId) -> Check {
+        let shadow = &mut self.shadows[server];
+        let before = shadow.snapshot;
+        shadow.snapshot = before.max(last);
+        hold("I6", last.index >= before.index, || {
+            format!("server {}: snapshot {before} was followed by {last}", id_of(server))
+        })?;
+        self.check_snapshot(server, last)
+    }
+
+    fn check_snapshot(&self, server: usize, last: EntryId) -> Check {
+        let committed = self.ledger.at(last.index).map(|committed| committed.entry.id);
+        hold("I4", committed == Some(last), || {
+            format!("server {}: snapshot of {last}, committed is {committed:?}", id_of(server))
+        })
+    }
+
+    /// A server says something to another. R2: what a reply promises is durable.
+    pub(super) fn sent(&self, server: usize, to: usize, message: &PeerMessage) -> Check {
+        let shadow = &self.shadows[server];
+        let durable = shadow.durable_hard_state;
+        match message {
+            PeerMessage::RequestVoteReply(reply) if reply.granted => {
+                let vote = HardState { term: reply.asked, voted_for: Some(id_of(to)) };
+                hold("I6", durable == vote, || {
+                    format!("server {} gave {vote:?} while its disk holds {durable:?}", id_of(server))
+                })
+            }
+            PeerMessage::AppendEntriesReply(reply) => {
+                let AppendOutcome::Durable(through) = reply.outcome else { return Ok(()) };
+                let held = shadow.durable.last().index.max(shadow.snapshot.index);
+                hold("I4", held >= through, || {
+                    format!("server {} acknowledged {through} while its disk holds {held}", id_of(server))
+                })?;
+                hold("I6", durable.term >= reply.term, || {
+                    format!(
+                        "server {} answered in {} while its disk holds {durable:?}",
+                        id_of(server),
+                        reply.term
+                    )
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A server stepped. Returns what it has applied, if that changed.
+    pub(super) fn observe(&mut self, server: usize, raft: &Raft) -> Result<Option<Index>, Broken> {
+        let before = self.seen[server].clone();
+        let now = Seen {
+            term: raft.term(),
+            role: Some(raft.role()),
+            last: raft.last().index,
+            commit: raft.commit_index(),
+            applied: raft.applied_index(),
+            snapshot: raft.snapshot_index(),
+            matches: raft.matches().map(|(_, index)| index).collect(),
+        };
+        self.check_order(server, &before, &now)?;
+        let led = before.role == Some(Role::Leader) && before.term == now.term;
+        if now.role == Some(Role::Leader) {
+            if led {
+                hold("I2", now.last >= before.last, || {
+                    format!(
+                        "leader {} of {} cut its log from {} to {}",
+                        id_of(server),
+                        now.term,
+                        before.last,
+                        now.last
+                    )
+                })?;
+            } else {
+                self.elected(server, raft)?;
+            }
+        }
+        if led && now.matches != before.matches {
+            self.check_matches(server, raft, &before.matches)?;
+        }
+        if now.commit > before.commit {
+            if led && now.role == Some(Role::Leader) {
+                self.check_commit_rule(server, raft, now.commit)?;
+            }
+            self.committed(server, raft, before.commit, now.commit)?;
+        }
+        let applied = (now.applied != before.applied).then_some(now.applied);
+        self.seen[server] = now;
+        Ok(applied)
+    }
+
+    fn check_order(&self, server: usize, before: &Seen, now: &Seen) -> Check {
+        let grows = now.term >= before.term
+            && now.commit >= before.commit
+            && now.applied >= before.applied
+            && now.snapshot >= before.snapshot;
+        hold("I6", grows, || format!("server {}: {before:?} became {now:?}", id_of(server)))?;
+        let ordered = now.snapshot <= now.applied && now.applied <= now.commit && now.commit <= now.last;
+        hold("I6", ordered, || format!("server {}: out of order: {now:?}", id_of(server)))
+    }
+
+    /// I1 and I3.
+    fn elected(&mut self, server: usize, raft: &Raft) -> Check {
+        let term = raft.term();
+        let other = *self.leaders.entry(term).or_insert(server);
+        hold("I1", other == server, || {
+            format!("{} and {} both lead in {term}", id_of(other), id_of(server))
+        })?;
+        if let Some(last) = self.ledger.last_before(term) {
+            let id = last.entry.id;
+            let held = self.id_at(server, raft, id.index);
+            let covered = raft.snapshot_index() >= id.index;
+            hold("I3", covered || held == Some(id), || {
+                format!("leader {} of {term} holds {held:?} where {id} is committed", id_of(server))
+            })?;
+        }
+        let next = self.ledger.last().next();
+        if let Some((old, chain)) = self.shadows[server].issued.at(next)
+            && old < term
+            && self.copies(next, chain) > self.shadows.len() / 2
+        {
+            self.marks.push(Mark::OldTermOnMajority);
+        }
+        Ok(())
+    }
+
+    /// A leader believes in no copy that is not there. One who is in a later term by now may have lost it since.
+    fn check_matches(&self, server: usize, raft: &Raft, before: &[Index]) -> Check {
+        for (place, (id, index)) in raft.matches().enumerate() {
+            let news = before.get(place).is_none_or(|before| *before < index);
+            let other = (id.0 as usize).saturating_sub(1);
+            let (Some(shadow), Some((_, chain))) =
+                (self.shadows.get(other), self.shadows[server].issued.at(index))
+            else {
+                continue;
+            };
+            let in_reach = shadow.durable_hard_state.term <= raft.term();
+            let ghost = self.ghosts.iter().any(|ghost| ghost.holds(index, chain));
+            hold("I4", !news || !in_reach || ghost || shadow.holds(index, chain), || {
+                format!(
+                    "leader {} of {} counts a copy of {index} at {id} that is not there",
+                    id_of(server),
+                    raft.term()
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Only entries of its own term are committed by a leader that counts; what is before them comes along (§3.6.2).
+    fn check_commit_rule(&self, server: usize, raft: &Raft, through: Index) -> Check {
+        let id = self.id_at(server, raft, through);
+        hold("I4", id.is_none_or(|id| id.term == raft.term()), || {
+            format!("leader {} of {} counted copies of {id:?}", id_of(server), raft.term())
+        })
+    }
+
+    fn id_at(&self, server: usize, raft: &Raft, index: Index) -> Option<EntryId> {
+        if let Some(entry) = raft.entry(index) {
+            return Some(entry.id);
+        }
+        self.shadows[server].issued.at(index).map(|(term, _)| EntryId::new(term, index))
+    }
+
+    fn copies(&self, index: Index, chain: Chain) -> usize {
+        let held = self.shadows.iter().chain(&self.ghosts).filter(|shadow| shadow.holds(index, chain));
+        held.count()
+    }
+
+    /// I4: committed entries never change, and are on a majority of disks.
+    fn committed(&mut self, server: usize, raft: &Raft, from: Index, through: Index) -> Check {
+        let first = from.max(raft.snapshot_index()).max(self.shadows[server].issued.base().index);
+        let mut index = first.next();
+        while index <= through {
+            let Some(id) = self.id_at(server, raft, index) else {
+                return Err(Broken {
+                    name: "I4",
+                    detail: format!("server {} knows {index} committed and does not hold it", id_of(server)),
+                });
+            };
+            match self.ledger.at(index) {
+                Some(committed) => hold("I4", committed.entry.id == id, || {
+                    format!("server {} has {id} committed where {} is", id_of(server), committed.entry.id)
+                })?,
+                None => self.commit_first(server, raft, id)?,
+            }
+            index = index.next();
+        }
+        hold("I4", through <= self.ledger.last(), || {
+            format!(
+                "server {} commits {through}, nobody else has more than {}",
+                id_of(server),
+                self.ledger.last()
+            )
+        })
+    }
+
+    fn commit_first(&mut self, server: usize, raft: &Raft, id: EntryId) -> Check {
+        let place = || format!("server {} of {} commits {id}", id_of(server), raft.term());
+        let expected = self.ledger.last().next();
+        hold("I4", id.index == expected, || {
+            format!("{}, the last committed is {}", place(), self.ledger.last())
+        })?;
+        let Some((chain, entry)) = self.known.find(id).cloned() else {
+            return Err(Broken {
+                name: "I4",
+                detail: format!("{}, which no disk was asked to keep", place()),
+            });
+        };
+        let copies = self.copies(id.index, chain);
+        let quorum = self.shadows.len() / 2 + 1;
+        hold("I4", copies >= quorum, || format!("{} with {copies} durable copies of {quorum}", place()))?;
+        let follows = super::ledger::chain(self.ledger.last_chain(), &entry) == chain;
+        hold("I4", follows, || format!("{}, which does not follow what is committed", place()))?;
+        self.ledger.push(Committed { entry, chain, in_term: raft.term() });
+        Ok(())
+    }
+
+    /// A server's state at an index. I5: the same on all.
+    pub(super) fn state(&mut self, server: usize, index: Index, digest: u64) -> Result<bool, Broken> {
+        let (first, by) = *self.digests.entry(index).or_insert((digest, server));
+        hold("I5", first == digest, || {
+            format!("the states of {} and {} at {index} differ", id_of(by), id_of(server))
+        })?;
+        Ok(by != server)
+    }
+
+    /// Whether another server's state at an index is known.
+    pub(super) fn knows_state(&self, index: Index) -> bool {
+        self.digests.contains_key(&index)
+    }
+
+    /// A server is down: what it showed counts no more, what its disk holds does.
+    pub(super) fn stopped(&mut self, server: usize) {
+        self.seen[server] = Seen::default();
+    }
+
+    /// A directory was emptied.
+    pub(super) fn wiped(&mut self, server: usize) {
+        self.ghosts.push(std::mem::take(&mut self.shadows[server]));
+    }
+
+    /// I15: a server found on its disk all that was acknowledged and nothing that was never written.
+    pub(super) fn recovered(
+        &mut self,
+        server: usize,
+        hard_state: HardState,
+        snapshot: Option<&SnapshotMeta>,
+        entries: &[Entry],
+    ) -> Check {
+        let place = id_of(server);
+        let base = snapshot.map_or(EntryId::ZERO, |meta| meta.last);
+        let shadow = &self.shadows[server];
+        hold("I15", base >= shadow.snapshot, || {
+            format!("server {place}: snapshot {} became {base}", shadow.snapshot)
+        })?;
+        if base != EntryId::ZERO {
+            self.check_snapshot(server, base)?;
+        }
+        let first = shadow.in_flight.first().cloned();
+        let asked = first.as_ref().and_then(|write| write.hard_state);
+        let durable = shadow.durable_hard_state;
+        hold("I15", hard_state == durable || Some(hard_state) == asked, || {
+            format!("server {place}: hard state {hard_state:?}, durable was {durable:?}, asked for {asked:?}")
+        })?;
+        if let Some(asked) = asked
+            && asked.voted_for.is_some()
+            && hard_state != asked
+        {
+            self.marks.push(Mark::UnsyncedVoteLost);
+        }
+        let mut found = LogImage::behind(base, self.ledger.chain_at(base.index).unwrap_or(0));
+        for entry in entries {
+            let chain = super::ledger::chain(found.last_chain(), entry);
+            found.push(entry.id.term, chain);
+        }
+        let matches = |log: &LogImage| {
+            let goes_on = log.at(base.index).is_some_and(|(term, _)| term == base.term);
+            let expected = if goes_on { (log.last(), log.last_chain()) } else { (base, found.last_chain()) };
+            expected == (found.last(), found.last_chain())
+        };
+        let mut as_written = matches(&shadow.durable);
+        if let Some(write) = first.filter(|_| !as_written) {
+            as_written = (0..=write.entries.len()).any(|count| {
+                let mut log = shadow.durable.clone();
+                write.apply(&mut log, true, count);
+                matches(&log)
+            });
+        }
+        hold("I15", as_written, || {
+            format!(
+                "server {place}: found a log through {}, durable was {}",
+                found.last(),
+                shadow.durable.last()
+            )
+        })?;
+        self.shadows[server] = Shadow {
+            issued: found.clone(),
+            durable: found,
+            durable_hard_state: hard_state,
+            in_flight: Vec::new(),
+            snapshot: base,
+        };
+        Ok(())
+    }
+}

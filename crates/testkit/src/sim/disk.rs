@@ -1,0 +1,377 @@
+//! A disk that forgets what was not synced.
+//!
+//! A call runs at once on the volatile image and is recorded. The operations of a job (one call of the storage, see
+//! [`SimDisk::begin`]) are not known to be durable before [`SimDisk::complete`]: its syncs take effect only then. A crash
+//! before that cuts the job after a drawn operation; syncs before the cut happened, and of the operations that no sync covers a
+//! drawn subset survives, each kept, dropped or torn.
+//!
+//! Contents are kept as one volatile image per file plus the pending operations with what they overwrote, so that a sync costs
+//! nothing but forgetting them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use atomix_storage_file::Disk;
+use parking_lot::Mutex;
+
+/// More pending writes of one file than this, and the oldest becomes durable: the system writes back in time.
+const WRITE_BACK: usize = 16;
+
+/// One server's disk. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SimDisk {
+    pub(super) image: Arc<Mutex<Image>>,
+}
+
+/// A job whose operations are recorded together.
+pub(super) type Job = u64;
+
+pub(super) type Inode = u64;
+
+#[derive(Debug, Default)]
+pub(super) struct Image {
+    pub(super) names: BTreeMap<String, Inode>,
+    pub(super) durable_names: BTreeMap<String, Inode>,
+    pub(super) files: BTreeMap<Inode, File>,
+    pub(super) next_inode: Inode,
+    /// What no completed sync covers yet, in order.
+    pub(super) pending: Vec<Recorded>,
+    pub(super) current: Option<Job>,
+    pub(super) open: Vec<Open>,
+    pub(super) recorded: u64,
+}
+
+/// Bytes past `data`, up to `length`, are zero.
+#[derive(Clone, Debug, Default)]
+pub(super) struct File {
+    pub(super) data: Vec<u8>,
+    pub(super) length: u64,
+}
+
+/// A job under way.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) job: Job,
+    /// Its operations through this number have certainly happened: a sync of another job covered them.
+    pub(super) floor: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Recorded {
+    pub(super) number: u64,
+    pub(super) job: Option<Job>,
+    pub(super) operation: Operation,
+}
+
+#[derive(Debug)]
+pub(super) enum Operation {
+    /// A file of that length came to be.
+    Allocate {
+        inode: Inode,
+        length: u64,
+    },
+    Write {
+        inode: Inode,
+        offset: u64,
+        data: Vec<u8>,
+        before: Vec<u8>,
+        length_before: u64,
+    },
+    Link {
+        name: String,
+        inode: Inode,
+    },
+    Rename {
+        from: String,
+        to: String,
+        inode: Inode,
+    },
+    Unlink {
+        name: String,
+    },
+    /// A file may be made meanwhile.
+    Prepare {
+        name: String,
+        length: u64,
+    },
+    Sync {
+        inode: Inode,
+    },
+    SyncDir,
+}
+
+impl SimDisk {
+    /// Everything recorded from here on belongs to `job`, until [`SimDisk::end`].
+    pub(super) fn begin(&self, job: Job) {
+        let mut image = self.image.lock();
+        image.current = Some(job);
+        image.open.push(Open { job, floor: 0 });
+    }
+
+    /// The calls of the job were made; it is still under way.
+    pub(super) fn end(&self) {
+        self.image.lock().current = None;
+    }
+
+    /// The job is done: its syncs have happened.
+    pub(super) fn complete(&self, job: Job) {
+        let mut image = self.image.lock();
+        image.open.retain(|open| open.job != job);
+        image.settle(Some(job));
+        for recorded in &mut image.pending {
+            if recorded.job == Some(job) {
+                recorded.job = None;
+            }
+        }
+    }
+
+    /// Whether a job under way has overwritten something with zeros: a recovery that found a torn tail.
+    pub(super) fn has_zeroed(&self, job: Job) -> bool {
+        let zeroes = |recorded: &Recorded| match &recorded.operation {
+            Operation::Write { data, .. } => recorded.job == Some(job) && data.iter().all(|byte| *byte == 0),
+            _ => false,
+        };
+        self.image.lock().pending.iter().any(zeroes)
+    }
+
+    /// An empty directory, as after an operator's mistake.
+    pub(super) fn wipe(&self) {
+        *self.image.lock() = Image::default();
+    }
+}
+
+impl Image {
+    fn record(&mut self, operation: Operation) {
+        let job = self.current;
+        let written = match operation {
+            Operation::Write { inode, .. } => Some(inode),
+            _ => None,
+        };
+        self.recorded += 1;
+        self.pending.push(Recorded { number: self.recorded, job, operation });
+        if job.is_none() {
+            self.settle(None);
+        }
+        if let Some(inode) = written {
+            self.write_back(inode);
+        }
+    }
+
+    /// The oldest writes of a file that is never synced become durable.
+    fn write_back(&mut self, inode: Inode) {
+        let is_write = |recorded: &Recorded| matches!(recorded.operation, Operation::Write { inode: of, .. } if of == inode);
+        if self.pending.len() > WRITE_BACK
+            && self.pending.iter().filter(|r| is_write(r)).count() > WRITE_BACK
+            && let Some(oldest) = self.pending.iter().position(|r| is_write(r) && r.job.is_none())
+        {
+            self.pending.remove(oldest);
+        }
+    }
+
+    /// Lets the syncs of a job (or of none) take effect.
+    fn settle(&mut self, job: Option<Job>) {
+        let is_sync = |recorded: &Recorded| {
+            recorded.job == job && matches!(recorded.operation, Operation::Sync { .. } | Operation::SyncDir)
+        };
+        while let Some(at) = self.pending.iter().position(is_sync) {
+            match self.pending.remove(at).operation {
+                Operation::Sync { inode } => self.settle_file(at, inode),
+                _ => self.settle_names(at),
+            }
+        }
+    }
+
+    pub(super) fn settle_all(&mut self) {
+        for recorded in &mut self.pending {
+            recorded.job = None;
+        }
+        self.settle(None);
+    }
+
+    /// The content of a file is durable as of the `before`-th pending operation.
+    fn settle_file(&mut self, before: usize, synced: Inode) {
+        let mut at = 0;
+        self.pending.retain(|recorded| {
+            at += 1;
+            at > before
+                || !matches!(recorded.operation,
+                    Operation::Allocate { inode, .. } | Operation::Write { inode, .. } if inode == synced)
+        });
+    }
+
+    /// The names are durable as of the `before`-th pending operation.
+    fn settle_names(&mut self, before: usize) {
+        let mut kept = Vec::with_capacity(self.pending.len());
+        for (at, recorded) in std::mem::take(&mut self.pending).into_iter().enumerate() {
+            if at < before && recorded.operation.is_name() {
+                recorded.operation.apply_name(&mut self.durable_names);
+                for open in self.open.iter_mut().filter(|open| Some(open.job) == recorded.job) {
+                    open.floor = recorded.number;
+                }
+            } else {
+                kept.push(recorded);
+            }
+        }
+        self.pending = kept;
+        self.drop_unnamed();
+    }
+
+    pub(super) fn drop_unnamed(&mut self) {
+        let (names, durable) = (&self.names, &self.durable_names);
+        let pending = &self.pending;
+        self.files.retain(|inode, _| {
+            names.values().chain(durable.values()).any(|named| named == inode)
+                || pending.iter().any(|recorded| recorded.operation.names() == Some(*inode))
+        });
+    }
+
+    pub(super) fn create(&mut self, length: u64) -> Inode {
+        self.next_inode += 1;
+        self.files.insert(self.next_inode, File { data: Vec::new(), length });
+        self.next_inode
+    }
+
+    fn inode(&self, name: &str) -> io::Result<Inode> {
+        self.names.get(name).copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, name.to_owned()))
+    }
+}
+
+impl File {
+    pub(super) fn put(&mut self, offset: u64, data: &[u8]) {
+        let start = offset as usize;
+        let end = start + data.len();
+        if self.data.len() < end {
+            self.data.resize(end, 0);
+        }
+        self.data[start..end].copy_from_slice(data);
+        self.length = self.length.max(end as u64);
+    }
+
+    fn bytes(&self, offset: u64, length: usize) -> Vec<u8> {
+        let mut out = vec![0; length.min(self.length.saturating_sub(offset) as usize)];
+        self.copy_to(offset, &mut out);
+        out
+    }
+
+    fn copy_to(&self, offset: u64, out: &mut [u8]) {
+        let start = (offset as usize).min(self.data.len());
+        let have = (self.data.len() - start).min(out.len());
+        out[..have].copy_from_slice(&self.data[start..start + have]);
+        out[have..].fill(0);
+    }
+
+    pub(super) fn set_length(&mut self, length: u64) {
+        self.length = length;
+        self.data.truncate(length as usize);
+    }
+}
+
+impl Operation {
+    fn is_name(&self) -> bool {
+        matches!(self, Operation::Link { .. } | Operation::Rename { .. } | Operation::Unlink { .. })
+    }
+
+    /// The file that this operation may give a name.
+    fn names(&self) -> Option<Inode> {
+        match self {
+            Operation::Link { inode, .. } | Operation::Rename { inode, .. } => Some(*inode),
+            _ => None,
+        }
+    }
+
+    pub(super) fn apply_name(&self, names: &mut BTreeMap<String, Inode>) {
+        match self {
+            Operation::Link { name, inode } => {
+                names.insert(name.clone(), *inode);
+            }
+            Operation::Rename { from, to, inode } => {
+                if names.get(from) == Some(inode) {
+                    names.remove(from);
+                }
+                names.insert(to.clone(), *inode);
+            }
+            Operation::Unlink { name } => {
+                names.remove(name);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Disk for SimDisk {
+    fn list(&mut self) -> io::Result<Vec<(String, u64)>> {
+        let image = self.image.lock();
+        let length = |inode: &Inode| image.files.get(inode).map_or(0, |file| file.length);
+        Ok(image.names.iter().map(|(name, inode)| (name.clone(), length(inode))).collect())
+    }
+
+    fn allocate(&mut self, name: &str, length: u64) -> io::Result<()> {
+        let mut image = self.image.lock();
+        let inode = image.create(length);
+        image.names.insert(name.to_owned(), inode);
+        image.take_prepared();
+        image.record(Operation::Allocate { inode, length });
+        image.record(Operation::Link { name: name.to_owned(), inode });
+        Ok(())
+    }
+
+    fn prepare(&mut self, name: &str, length: u64) {
+        let mut image = self.image.lock();
+        image.take_prepared();
+        image.record(Operation::Prepare { name: name.to_owned(), length });
+    }
+
+    fn read_at(&mut self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let image = self.image.lock();
+        let file = image.inode(name).map(|inode| image.files.get(&inode))?;
+        let Some(file) = file else { return Ok(0) };
+        let length = buffer.len().min(file.length.saturating_sub(offset) as usize);
+        file.copy_to(offset, &mut buffer[..length]);
+        Ok(length)
+    }
+
+    fn write_at(&mut self, name: &str, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let mut image = self.image.lock();
+        let inode = image.inode(name)?;
+        let data = parts.concat();
+        let file = image.files.entry(inode).or_default();
+        let (before, length_before) = (file.bytes(offset, data.len()), file.length);
+        file.put(offset, &data);
+        image.record(Operation::Write { inode, offset, data, before, length_before });
+        Ok(())
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        let mut image = self.image.lock();
+        let inode = image.inode(name)?;
+        image.record(Operation::Sync { inode });
+        Ok(())
+    }
+
+    fn sync_dir(&mut self) -> io::Result<()> {
+        self.image.lock().record(Operation::SyncDir);
+        Ok(())
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let mut image = self.image.lock();
+        let inode = image.inode(from)?;
+        image.names.remove(from);
+        image.names.insert(to.to_owned(), inode);
+        image.record(Operation::Rename { from: from.to_owned(), to: to.to_owned(), inode });
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        let mut image = self.image.lock();
+        image.inode(name)?;
+        image.names.remove(name);
+        image.record(Operation::Unlink { name: name.to_owned() });
+        Ok(())
+    }
+
+    fn fork(&self) -> io::Result<Box<dyn Disk>> {
+        Ok(Box::new(self.clone()))
+    }
+}

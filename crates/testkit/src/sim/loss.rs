@@ -1,0 +1,299 @@
+//! What a crash leaves of a disk.
+
+use super::disk::{Image, Open, Operation, Recorded, SimDisk};
+use super::random::Random;
+
+const SECTOR: usize = 512;
+
+/// How the machine went down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// The process was killed: what the system had taken stays.
+    Process,
+    /// The power went: what was not synced goes in part.
+    Power,
+}
+
+/// What a crash did to the files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Damage {
+    /// Operations that were dropped.
+    pub(super) dropped: u64,
+    /// Writes that were torn.
+    pub(super) torn: u64,
+    /// Jobs that were cut in the middle.
+    pub(super) cut: u64,
+}
+
+impl SimDisk {
+    /// What the next start finds.
+    pub(super) fn crash(&self, loss: Loss, tearing: bool, random: &mut Random) -> Damage {
+        let mut image = self.image.lock();
+        let mut damage = Damage::default();
+        let open = std::mem::take(&mut image.open);
+        for open in &open {
+            image.cut(open, random, &mut damage);
+        }
+        image.settle_all();
+        let prepared = image.take_prepared();
+        if loss == Loss::Power {
+            image.lose(tearing, random, &mut damage);
+        }
+        if let Some((name, length)) = prepared {
+            image.leave_prepared(name, length, random);
+        }
+        image.current = None;
+        image.make_durable();
+        damage
+    }
+}
+
+impl Image {
+    /// A job under way ends after a drawn operation: what comes behind never happened.
+    fn cut(&mut self, open: &Open, random: &mut Random, damage: &mut Damage) {
+        let may_miss = |recorded: &Recorded| recorded.job == Some(open.job) && recorded.number > open.floor;
+        let count = self.pending.iter().filter(|recorded| may_miss(recorded)).count() as u64;
+        let keep = random.below(count + 1);
+        damage.cut += u64::from(keep < count);
+        let mut place = 0;
+        let happened: Vec<bool> = self
+            .pending
+            .iter()
+            .map(|recorded| {
+                if !may_miss(recorded) {
+                    return true;
+                }
+                place += 1;
+                place <= keep
+            })
+            .collect();
+        for at in (0..happened.len()).rev().filter(|at| !happened[*at]) {
+            self.undo(at);
+        }
+        let mut happened = happened.into_iter();
+        self.pending.retain(|_| happened.next().unwrap_or(true));
+        self.rebuild_names();
+    }
+
+    fn undo(&mut self, at: usize) {
+        match &self.pending[at].operation {
+            Operation::Write { inode, offset, before, length_before, .. } => {
+                if let Some(file) = self.files.get_mut(inode) {
+                    file.put(*offset, before);
+                    file.set_length(*length_before);
+                }
+            }
+            Operation::Allocate { inode, .. } => {
+                if let Some(file) = self.files.get_mut(inode) {
+                    file.set_length(0);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn rebuild_names(&mut self) {
+        self.names = self.durable_names.clone();
+        for recorded in &self.pending {
+            recorded.operation.apply_name(&mut self.names);
+        }
+    }
+
+    /// The power goes: of everything pending a drawn subset survives.
+    fn lose(&mut self, tearing: bool, random: &mut Random, damage: &mut Damage) {
+        // Some cuts come before anything was written back, some after everything was.
+        let keep = random.pick(&[0.0, 0.5, 0.5, 0.9, 1.0]).unwrap_or(0.5);
+        for at in (0..self.pending.len()).rev() {
+            self.undo(at);
+        }
+        self.names = self.durable_names.clone();
+        for recorded in std::mem::take(&mut self.pending) {
+            if !random.chance(keep) {
+                damage.dropped += 1;
+                if tearing {
+                    self.tear(&recorded.operation, random, damage);
+                }
+                continue;
+            }
+            self.redo(&recorded.operation);
+            recorded.operation.apply_name(&mut self.names);
+        }
+    }
+
+    fn redo(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Allocate { inode, length } => {
+                let file = self.files.entry(*inode).or_default();
+                file.length = file.length.max(*length);
+            }
+            Operation::Write { inode, offset, data, .. } => {
+                self.files.entry(*inode).or_default().put(*offset, data)
+            }
+            _ => {}
+        }
+    }
+
+    /// Half of what is lost is lost in part.
+    fn tear(&mut self, operation: &Operation, random: &mut Random, damage: &mut Damage) {
+        if random.chance(0.5) {
+            return;
+        }
+        match operation {
+            Operation::Allocate { inode, length } => {
+                let length = random.below(*length + 1);
+                self.redo(&Operation::Allocate { inode: *inode, length });
+            }
+            Operation::Write { inode, offset, data, .. } => {
+                damage.torn += 1;
+                let file = self.files.entry(*inode).or_default();
+                if random.chance(0.5) {
+                    let cut = random.below(data.len() as u64 + 1) as usize;
+                    file.put(*offset, &data[..cut]);
+                    return;
+                }
+                for (start, sector) in sectors(*offset, data) {
+                    if random.chance(0.5) {
+                        file.put(start, sector);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn take_prepared(&mut self) -> Option<(String, u64)> {
+        let mut prepared = None;
+        self.pending.retain(|recorded| match &recorded.operation {
+            Operation::Prepare { name, length } => {
+                prepared = Some((name.clone(), *length));
+                false
+            }
+            _ => true,
+        });
+        prepared
+    }
+
+    /// What was to be made in time is there, in part, or not.
+    fn leave_prepared(&mut self, name: String, length: u64, random: &mut Random) {
+        if !self.names.contains_key(&name) && random.chance(0.5) {
+            let inode = self.create(if random.chance(0.5) { length } else { random.below(length + 1) });
+            self.names.insert(name, inode);
+        }
+    }
+
+    fn make_durable(&mut self) {
+        self.pending.clear();
+        self.durable_names = self.names.clone();
+        self.drop_unnamed();
+    }
+}
+
+/// The sectors that a write touches, each with where it begins.
+fn sectors(offset: u64, data: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    let head = (SECTOR - (offset % SECTOR as u64) as usize).min(data.len());
+    let (first, rest) = data.split_at(head);
+    let rest = rest.chunks(SECTOR).enumerate();
+    std::iter::once((offset, first)).chain(rest.map(move |(n, s)| (offset + (head + n * SECTOR) as u64, s)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use atomix_storage_file::Disk;
+
+    use super::super::random::Component;
+    use super::*;
+
+    fn read(disk: &mut SimDisk, name: &str) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; 8];
+        let length = disk.read_at(name, 0, &mut bytes).ok()?;
+        bytes.truncate(length);
+        Some(bytes)
+    }
+
+    /// What a file may hold after a power cut, over many draws.
+    fn outcomes(tearing: bool, prepare: impl Fn(&mut SimDisk)) -> BTreeSet<Option<Vec<u8>>> {
+        let one = |seed| {
+            let mut disk = SimDisk::default();
+            prepare(&mut disk);
+            disk.crash(Loss::Power, tearing, &mut Random::stream(seed, Component::Disk, 0));
+            read(&mut disk, "a")
+        };
+        (0..200).map(one).collect()
+    }
+
+    fn make(disk: &mut SimDisk) {
+        disk.allocate("a", 4).unwrap();
+        disk.write_at("a", 0, &[b"old!"]).unwrap();
+        disk.sync("a").unwrap();
+        disk.sync_dir().unwrap();
+    }
+
+    #[test]
+    fn what_was_synced_survives() {
+        assert_eq!(outcomes(true, make), BTreeSet::from([Some(b"old!".to_vec())]));
+    }
+
+    #[test]
+    fn a_name_needs_a_sync_of_its_own() {
+        let found = outcomes(false, |disk| {
+            disk.allocate("a", 4).unwrap();
+            disk.sync("a").unwrap();
+        });
+        assert_eq!(found, BTreeSet::from([None, Some(vec![0; 4])]));
+    }
+
+    #[test]
+    fn a_write_that_was_not_synced_is_kept_dropped_or_torn() {
+        let write = |disk: &mut SimDisk| {
+            make(disk);
+            disk.write_at("a", 0, &[b"new?"]).unwrap();
+        };
+        let whole = [Some(b"old!".to_vec()), Some(b"new?".to_vec())];
+        assert_eq!(outcomes(false, write), BTreeSet::from(whole.clone()));
+        let torn = outcomes(true, write);
+        assert!(
+            torn.is_superset(&BTreeSet::from(whole)) && torn.contains(&Some(b"ned!".to_vec())),
+            "{torn:?}"
+        );
+    }
+
+    #[test]
+    fn a_job_under_way_is_cut_between_two_operations() {
+        // The second write follows the sync of the first: it can't be there without it.
+        let found = outcomes(false, |disk| {
+            make(disk);
+            disk.begin(1);
+            disk.write_at("a", 0, &[b"1"]).unwrap();
+            disk.sync("a").unwrap();
+            disk.write_at("a", 1, &[b"2"]).unwrap();
+            disk.end();
+        });
+        let expected = [b"old!", b"1ld!", b"12d!"].map(|bytes| Some(bytes.to_vec()));
+        assert_eq!(found, BTreeSet::from(expected));
+    }
+
+    #[test]
+    fn a_job_that_is_done_is_synced() {
+        let found = outcomes(true, |disk| {
+            make(disk);
+            disk.begin(1);
+            disk.write_at("a", 0, &[b"new?"]).unwrap();
+            disk.sync("a").unwrap();
+            disk.end();
+            disk.complete(1);
+        });
+        assert_eq!(found, BTreeSet::from([Some(b"new?".to_vec())]));
+    }
+
+    #[test]
+    fn a_killed_process_loses_nothing_that_the_system_had() {
+        let mut disk = SimDisk::default();
+        make(&mut disk);
+        disk.rename("a", "b").unwrap();
+        disk.write_at("b", 0, &[b"new?"]).unwrap();
+        disk.crash(Loss::Process, true, &mut Random::stream(1, Component::Disk, 0));
+        assert_eq!((read(&mut disk, "a"), read(&mut disk, "b")), (None, Some(b"new?".to_vec())));
+    }
+}

@@ -1,0 +1,245 @@
+//! The phases of a run: faults; all healed, liveness; a scan; the power goes everywhere; another scan.
+
+use std::time::Duration;
+
+use atomix_protocol::client::Consistency;
+
+use super::checker::{Check, hold, id_of};
+use super::faults::Class;
+use super::loss::Loss;
+use super::operation::{Command, Query};
+use super::settings::{MILLISECOND, SECOND, Time};
+use super::world::{Event, World};
+use super::{Options, Profile};
+
+/// A run in which nothing happens any more is over after this much time, whatever it counted.
+const LONGEST: Time = 600 * SECOND;
+
+impl World {
+    /// All phases.
+    pub(super) fn run_phases(&mut self, options: &Options) -> Check {
+        self.begin()?;
+        let faulty = options.events / 4 * 3;
+        self.run(LONGEST, |world| world.events >= faulty)?;
+        self.heal()?;
+        self.expect_leader("after healing")?;
+        self.expect_progress(self.settings.clients)?;
+        let enough = options.events;
+        self.run(self.now + LONGEST, |world| world.events >= enough)?;
+        self.expect_quiet()?;
+        self.expect_equal()?;
+        self.scan(self.settings.clients)?;
+        self.cut_power_everywhere()?;
+        self.expect_leader("after the power cut")?;
+        if self.profile == Profile::Full {
+            self.expect_progress(self.settings.clients + 1)?;
+            self.scan(self.settings.clients + 1)?;
+        }
+        self.expect_sessions_gone()?;
+        self.expect_equal()?;
+        self.proposals.scan(&self.checker.ledger)
+    }
+
+    fn begin(&mut self) -> Check {
+        self.trace.change(0, || format!("{:?}", self.settings));
+        self.trace.change(0, || format!("{:?}", self.swarm));
+        let late = self.swarm.has(Class::Late);
+        for server in 0..self.servers.len() {
+            let latest = if late { 3 * SECOND } else { 20 * MILLISECOND };
+            let wait = self.randoms.fault.below(latest);
+            self.after(wait, Event::Boot(server));
+            if late {
+                self.coverage.fault(Class::Late);
+            }
+        }
+        for client in 0..self.settings.clients {
+            let wait = self.randoms.fault.below(SECOND);
+            self.start_client_after(wait, client);
+        }
+        if self.profile == Profile::Core {
+            self.after(100 * MILLISECOND, Event::Propose);
+        }
+        self.start_faults();
+        Ok(())
+    }
+
+    fn election(&self) -> Time {
+        self.settings.longest_election()
+    }
+
+    /// What handshakes, connections and slow snapshots may take beside elections.
+    fn slack(&self) -> Time {
+        let handshake = self.settings.handshake_timeout.as_micros() as Time;
+        10 * SECOND + 3 * handshake + 200 * (self.settings.latency.1 + self.settings.disk_latency.1)
+    }
+
+    fn leads(world: &World) -> bool {
+        world
+            .leader()
+            .is_some_and(|leader| world.servers[leader].raft().is_some_and(atomix_raft::Raft::is_established))
+    }
+
+    /// L1.
+    fn expect_leader(&mut self, when: &str) -> Check {
+        // Connections that were cut take a while to be seen as such; bare consensus has none.
+        let slack = if self.profile == Profile::Full { self.slack() } else { SECOND };
+        let deadline = self.now + 10 * self.election() + slack;
+        let led = self.run(deadline, Self::leads)?;
+        hold("L1", led, || format!("no leader {when}: {}", self.describe()))
+    }
+
+    /// L2: a fresh session's fresh command commits.
+    fn expect_progress(&mut self, client: usize) -> Check {
+        let deadline = self.now + 20 * self.election() + self.slack();
+        if self.profile == Profile::Core {
+            let count = self.proposals.count();
+            let done = self.run(deadline, |world| world.proposals.count() > count)?;
+            return hold("L2", done, || format!("no proposal is acknowledged: {}", self.describe()));
+        }
+        // A full house is no want of progress: somebody has to leave first.
+        let full = self.settings.server_sessions <= self.settings.clients + 1;
+        if full {
+            for other in (0..self.clients.len()).filter(|other| *other != client) {
+                self.stop_client(other);
+            }
+            let latest = self.now + self.session_end() + self.slack();
+            let none = self.run(latest, |world| world.model.open_sessions().next().is_none())?;
+            hold("S7", none, || "sessions of clients that are gone do not expire".into())?;
+        }
+        self.clients[client].active = true;
+        self.start_client(client)?;
+        let ready = self.run(deadline, |world| world.clients[client].is_ready())?;
+        hold("L2", ready, || {
+            format!("a fresh client does nothing: {:?}; {}", self.clients[client].session(), self.describe())
+        })?;
+        self.clients[client].active = false;
+        let local = self.clients[client].clock.read(self.now);
+        let (user, mut shared) = self.client_and_shared(client);
+        user.submit(local, Command::Put(0, bytes::Bytes::from_static(b"fresh")), None, &mut shared);
+        self.drain_client(client)?;
+        let done = self.run(deadline, |world| world.clients[client].outstanding() == 0)?;
+        hold("L2", done, || format!("a fresh command does not commit: {}", self.describe()))
+    }
+
+    /// L4: everything that was asked ends.
+    fn expect_quiet(&mut self) -> Check {
+        for client in &mut self.clients {
+            client.active = false;
+        }
+        let deadline = self.now + 20 * self.election() + self.session_end() + self.slack();
+        let quiet =
+            self.run(deadline, |world| world.clients.iter().all(|client| client.outstanding() == 0))?;
+        hold("L4", quiet, || {
+            let waiting: Vec<_> =
+                self.clients.iter().map(|client| (client.number, client.outstanding())).collect();
+            format!("operations do not end: {waiting:?}; {}", self.describe())
+        })
+    }
+
+    fn session_end(&self) -> Time {
+        self.settings.session_timeout.1.max(200 * MILLISECOND) * 11 / 10 + 2 * self.election()
+    }
+
+    /// L3: all servers that belong are equal.
+    fn expect_equal(&mut self) -> Check {
+        let proposing = self.profile == Profile::Core;
+        let deadline = self.now + 20 * self.election() + 2 * self.slack();
+        if proposing {
+            self.quiet = true;
+        }
+        let equal = self.run(deadline, |world| {
+            let mut views = world.servers.iter().filter(|server| !server.wiped).map(|server| {
+                let raft = server.raft()?;
+                Some((raft.last(), raft.commit_index(), raft.applied_index()))
+            });
+            let Some(Some(first)) = views.next() else { return false };
+            first.0.index == first.1 && first.1 == first.2 && views.all(|view| view == Some(first))
+        })?;
+        hold("L3", equal, || format!("servers stay different: {}", self.describe()))?;
+        for server in 0..self.servers.len() {
+            if !self.servers[server].wiped
+                && let Some(applied) = self.servers[server].raft().map(atomix_raft::Raft::applied_index)
+            {
+                self.force_compare(server, applied)?;
+            }
+        }
+        self.quiet = false;
+        Ok(())
+    }
+
+    /// Every key is read, and every answer checked against what was acknowledged.
+    fn scan(&mut self, client: usize) -> Check {
+        if self.profile == Profile::Core {
+            return self.proposals.scan(&self.checker.ledger);
+        }
+        let deadline = self.now + 20 * self.election() + self.slack();
+        let queries = (0..self.settings.keys).map(Query::Get).chain([Query::Len, Query::Entries]);
+        for query in queries {
+            let local = self.clients[client].clock.read(self.now);
+            let (user, mut shared) = self.client_and_shared(client);
+            let read = shared.coverage.reads;
+            let taken = user.ask(local, query, Consistency::Linearizable, None, &mut shared);
+            hold("L2", taken, || "the scan can't ask".into())?;
+            self.drain_client(client)?;
+            self.run(deadline, |world| world.clients[client].outstanding() == 0)?;
+            hold("L2", self.coverage.reads > read, || {
+                format!("the scan is not answered: {}", self.describe())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn cut_power_everywhere(&mut self) -> Check {
+        self.coverage.fault(Class::P9);
+        for server in 0..self.servers.len() {
+            self.crash(server, Loss::Power, true);
+        }
+        self.run(self.now + 10 * MILLISECOND, |_| false)?;
+        for server in 0..self.servers.len() {
+            let wait = self.randoms.fault.below(50 * MILLISECOND);
+            self.after(wait, Event::Boot(server));
+        }
+        Ok(())
+    }
+
+    /// S7: sessions whose clients are gone are ended.
+    fn expect_sessions_gone(&mut self) -> Check {
+        if self.profile == Profile::Core {
+            return Ok(());
+        }
+        let deadline = self.now + self.session_end() + self.slack();
+        let gone = self.run(deadline, |world| {
+            let alive = |session| world.clients.iter().any(|client| client.session() == Some(session));
+            world.model.open_sessions().all(|(_, session)| alive(session))
+        })?;
+        hold("S7", gone, || {
+            let open: Vec<_> = self.model.open_sessions().map(|(_, session)| session).collect();
+            format!("a session whose client is gone stays open: {open:?}; {}", self.describe())
+        })
+    }
+
+    /// The servers as they are, for people.
+    pub(super) fn describe(&self) -> String {
+        let one = |server: &super::server::Server| {
+            let view = server.raft().map(|raft| {
+                let (role, term, leader) = (raft.role().as_str(), raft.term(), raft.leader());
+                let (last, commit, applied) = (raft.last(), raft.commit_index(), raft.applied_index());
+                format!("{role} of {term} under {leader:?}, last {last}, commit {commit}, applied {applied}")
+            });
+            format!("[{}: {}]", id_of(server.number), view.unwrap_or_else(|| "no consensus".into()))
+        };
+        let servers: Vec<String> = self.servers.iter().map(one).collect();
+        format!("committed {}; {}", self.checker.ledger.last(), servers.join(" "))
+    }
+
+    /// Whether a run is worth comparing: its hash, and what it counted.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let counted = self.events ^ self.coverage.operations << 20 ^ self.checker.ledger.last_chain();
+        super::random::mix(self.hash, counted)
+    }
+
+    /// How much time was simulated.
+    pub(super) fn elapsed(&self) -> Duration {
+        Duration::from_micros(self.now)
+    }
+}

@@ -1,0 +1,271 @@
+//! A simulated server: its machine, its process, and what of it survives.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use atomix_collections::map::MapState;
+use atomix_engine::{Engine, Input as EngineInput, Marks as EngineMarks};
+use atomix_protocol::{
+    Address, BootNonce, ClusterId, Configuration, Incarnation, Index, LinkId, LocalTime, Member, MemberKind,
+};
+use atomix_raft::{Input as RaftInput, Marks as RaftMarks, Raft};
+use atomix_resource::Registry;
+
+use super::Profile;
+use super::bare::{Bare, Emitted};
+use super::checker::id_of;
+use super::clock::Clock;
+use super::disk::{Job, SimDisk};
+use super::network::Reach;
+use super::random::{Component, Random};
+use super::settings::{Settings, Time};
+use super::storage::{Found, Threads};
+
+/// What reaches a server.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// What any server can be told.
+    Common(EngineInput),
+    /// What only bare consensus is told by the world.
+    Raft(RaftInput),
+}
+
+/// The decider under test.
+pub(super) enum Machine {
+    Full(Box<Engine>),
+    Core(Box<Bare>),
+}
+
+/// A running process.
+pub(super) struct Process {
+    pub(super) machine: Machine,
+    pub(super) threads: Threads,
+    /// When its next tick is scheduled.
+    pub(super) timer: Option<Time>,
+    /// Whether its inbox will be looked at.
+    pub(super) wake: bool,
+    /// Ticks in a row without progress of time.
+    pub(super) spins: u32,
+    pub(super) raft_marks: RaftMarks,
+    pub(super) engine_marks: EngineMarks,
+}
+
+/// A server: what survives its processes, and its process, if it runs.
+pub(super) struct Server {
+    pub(super) number: usize,
+    pub(super) disk: SimDisk,
+    pub(super) clock: Clock,
+    /// Counts processes.
+    pub(super) epoch: u32,
+    pub(super) process: Option<Process>,
+    pub(super) reach: Reach,
+    pub(super) inbox: VecDeque<Input>,
+    /// Reasons for which the process stands still.
+    pub(super) paused: u32,
+    /// Reasons for which its disk does.
+    pub(super) hung: u32,
+    /// How many times slower its disk is.
+    pub(super) slower: u64,
+    pub(super) wiped: bool,
+    /// Loses power during the next write, and comes back after so long.
+    pub(super) armed: Option<(bool, Time)>,
+    next_job: Job,
+    boot: Random,
+}
+
+pub(super) fn address_of(server: usize) -> Address {
+    Address::new(format!("s{}", server + 1))
+}
+
+pub(super) fn server_at(address: &Address) -> Option<usize> {
+    address.as_str().strip_prefix('s')?.parse::<usize>().ok()?.checked_sub(1)
+}
+
+impl Server {
+    pub(super) fn new(seed: u64, number: usize, clock: Clock) -> Self {
+        Server {
+            number,
+            disk: SimDisk::default(),
+            clock,
+            epoch: 0,
+            process: None,
+            reach: Reach::Refuses,
+            inbox: VecDeque::new(),
+            paused: 0,
+            hung: 0,
+            slower: 1,
+            wiped: false,
+            armed: None,
+            next_job: 1,
+            boot: Random::stream(seed, Component::Boot, number as u64),
+        }
+    }
+
+    /// Opens the disk for a start.
+    pub(super) fn open_disk(&mut self, settings: &Settings) -> Result<(Threads, Found, Job), String> {
+        let job = self.next_job;
+        self.next_job += 1;
+        match Threads::open(&self.disk, settings.segment_bytes, job) {
+            Ok((threads, found)) => Ok((threads, found, job)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The process comes up.
+    pub(super) fn start(
+        &mut self,
+        now: Time,
+        profile: Profile,
+        settings: &Settings,
+        threads: Threads,
+        found: Found,
+    ) -> Result<(), String> {
+        let local = self.clock.read(now);
+        let machine = match profile {
+            Profile::Full => Machine::Full(Box::new(self.engine(local, settings, found)?)),
+            Profile::Core => Machine::Core(Box::new(self.bare(local, settings, found))),
+        };
+        self.epoch += 1;
+        self.reach = Reach::Up;
+        self.inbox.clear();
+        self.process = Some(Process {
+            machine,
+            threads,
+            timer: None,
+            wake: false,
+            spins: 0,
+            raft_marks: RaftMarks::default(),
+            engine_marks: EngineMarks::default(),
+        });
+        Ok(())
+    }
+
+    fn raft_config(settings: &Settings) -> atomix_raft::Config {
+        atomix_raft::Config {
+            heartbeat: settings.heartbeat,
+            election_timeout: settings.election_timeout,
+            append_bytes: settings.append_bytes,
+            appends_in_flight: settings.appends_in_flight,
+            append_bytes_in_flight: 8 << 20,
+            snapshot_chunk_bytes: settings.snapshot_chunk_bytes,
+            log_memory_bytes: settings.log_memory_bytes,
+        }
+    }
+
+    fn engine(&mut self, now: LocalTime, settings: &Settings, found: Found) -> Result<Engine, String> {
+        let bootstrap = (0..settings.servers).map(address_of).collect();
+        let mut options = atomix_engine::Options::new(address_of(self.number), bootstrap);
+        options.raft = Self::raft_config(settings);
+        options.handshake_timeout = settings.handshake_timeout;
+        options.read_wait = settings.read_wait;
+        options.session_timeouts = (Duration::from_millis(200), Duration::from_secs(60));
+        options.sessions = settings.server_sessions;
+        options.window = settings.server_window;
+        options.command_bytes = settings.command_bytes;
+        options.snapshot_log_bytes = settings.snapshot_log_bytes;
+        options.fresh_incarnation = Incarnation(self.boot.token());
+        options.fresh_cluster = ClusterId(self.boot.token());
+        options.boot_nonce = BootNonce(self.boot.next());
+        options.seed = self.boot.next();
+        let recovered = atomix_engine::Recovered {
+            identity: found.recovered.identity,
+            hard_state: found.recovered.hard_state,
+            configuration: found.recovered.configuration,
+            abstention: found.recovered.abstention,
+            snapshot: found.recovered.snapshot.zip(found.snapshot),
+            entries: found.entries,
+        };
+        let registry = Registry::new().with::<MapState>();
+        Engine::new(options, recovered, Box::new(registry), now).map_err(|error| error.to_string())
+    }
+
+    fn bare(&mut self, now: LocalTime, settings: &Settings, found: Found) -> Bare {
+        let recovered = atomix_raft::Recovered {
+            hard_state: found.recovered.hard_state,
+            configuration: found.recovered.configuration.unwrap_or_else(|| configuration(settings.servers)),
+            snapshot: found.recovered.snapshot,
+            entries: found.entries,
+        };
+        let seed = self.boot.next();
+        let raft = Raft::new(Self::raft_config(settings), id_of(self.number), recovered, seed, now);
+        Bare::new(raft, found.snapshot.as_ref(), settings.snapshot_log_bytes, settings.padding)
+    }
+
+    /// The process is gone.
+    pub(super) fn stop(&mut self, reach: Reach) {
+        if let Some(process) = self.process.take() {
+            self.next_job = process.threads.next_job();
+        }
+        self.inbox.clear();
+        self.reach = reach;
+    }
+
+    pub(super) fn raft(&self) -> Option<&Raft> {
+        self.process.as_ref()?.machine.raft()
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.process.is_some() && self.paused == 0
+    }
+}
+
+/// The configuration of a cluster that was formed before time began.
+pub(super) fn configuration(servers: usize) -> Configuration {
+    let member = |server: usize| Member {
+        id: id_of(server),
+        incarnation: Incarnation(server as u128 + 1),
+        peer_address: address_of(server),
+        client_address: address_of(server),
+        kind: MemberKind::Voter,
+        priority: 0,
+    };
+    Configuration {
+        cluster: ClusterId(1),
+        index: Index::ZERO,
+        members: (0..servers).map(member).collect(),
+        outgoing_voters: None,
+        next_server_id: servers as u64 + 1,
+    }
+}
+
+impl Machine {
+    pub(super) fn raft(&self) -> Option<&Raft> {
+        match self {
+            Machine::Full(engine) => engine.raft(),
+            Machine::Core(bare) => Some(bare.raft()),
+        }
+    }
+
+    pub(super) fn step(&mut self, now: LocalTime, input: Input) {
+        match (self, input) {
+            (Machine::Full(engine), Input::Common(input)) => engine.step(now, input),
+            (Machine::Core(bare), Input::Common(input)) => bare.answer(now, input),
+            (Machine::Core(bare), Input::Raft(input)) => bare.step(now, input),
+            (Machine::Full(_), Input::Raft(_)) => {
+                unreachable!("a whole server has its messages from its links")
+            }
+        }
+    }
+
+    pub(super) fn drain(&mut self, now: LocalTime) -> Vec<Emitted> {
+        match self {
+            Machine::Full(engine) => engine.drain(now).into_iter().map(Emitted::Common).collect(),
+            Machine::Core(bare) => bare.drain(now),
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<LocalTime> {
+        match self {
+            Machine::Full(engine) => engine.next_deadline(),
+            Machine::Core(bare) => bare.raft().next_deadline(),
+        }
+    }
+
+    /// A name for a connection that was accepted; `None` if this machine takes none.
+    pub(super) fn accept(&mut self) -> Option<LinkId> {
+        match self {
+            Machine::Full(engine) => Some(engine.accept()),
+            Machine::Core(_) => None,
+        }
+    }
+}

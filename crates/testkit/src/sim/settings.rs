@@ -1,0 +1,107 @@
+//! What a seed draws before anything runs: the cluster, its limits, its clients.
+
+use core::time::Duration;
+
+use super::Profile;
+use super::random::{Component, Random};
+
+/// Microseconds of simulated time.
+pub(super) type Time = u64;
+
+pub(super) const MILLISECOND: Time = 1_000;
+pub(super) const SECOND: Time = 1_000_000;
+
+/// Bound on the drift of two clocks against each other, as the cores under test assume it (ρ).
+pub(super) const DRIFT: f64 = 0.05;
+
+/// The parameters of one run.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) servers: usize,
+    pub(super) clients: usize,
+    pub(super) heartbeat: Duration,
+    pub(super) election_timeout: (Duration, Duration),
+    pub(super) append_bytes: u64,
+    pub(super) appends_in_flight: usize,
+    pub(super) snapshot_chunk_bytes: usize,
+    pub(super) log_memory_bytes: u64,
+    pub(super) snapshot_log_bytes: u64,
+    pub(super) segment_bytes: u64,
+    pub(super) server_sessions: usize,
+    pub(super) server_window: u64,
+    /// Most bytes of a command that a server takes; clients would send more.
+    pub(super) command_bytes: usize,
+    pub(super) client_window: u64,
+    pub(super) session_timeout: (Time, Time),
+    pub(super) read_wait: Duration,
+    pub(super) handshake_timeout: Duration,
+    /// Mean pause of a client between two operations.
+    pub(super) think: Time,
+    /// How many operations a client starts at once, at most.
+    pub(super) burst: u64,
+    pub(super) keys: u64,
+    pub(super) value_bytes: u64,
+    /// A caller's patience with one operation; `None` for ever.
+    pub(super) patience: Option<Time>,
+    /// Network: shortest delay and mean of what comes on top.
+    pub(super) latency: (Time, Time),
+    /// Disk: shortest duration of a job and mean of what comes on top.
+    pub(super) disk_latency: (Time, Time),
+    /// A woken server takes all inputs of this span in one batch.
+    pub(super) batch: Time,
+    /// Extra bytes in the core profile's snapshots.
+    pub(super) padding: usize,
+}
+
+impl Settings {
+    pub(super) fn draw(seed: u64, profile: Profile) -> Settings {
+        let mut r = Random::stream(seed, Component::Settings, 0);
+        let servers = r.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7]).unwrap_or(3);
+        let heartbeat = r.range(20, 60) * MILLISECOND;
+        let shortest = heartbeat * r.range(4, 8);
+        let longest = shortest + r.range(shortest / 2, shortest);
+        let append_bytes = r.pick(&[1 << 20, 1 << 20, 16 << 10, 1_024, 200]).unwrap_or(1 << 20);
+        let value_bytes = r.pick(&[8, 16, 64, 256, 900]).unwrap_or(16);
+        let snapshot_log_bytes = match r.below(4) {
+            0 => 64 << 20,
+            1 => r.scale(64 << 10, 512 << 10),
+            _ => r.scale(2 << 10, 32 << 10),
+        };
+        let session = r.scale(200, 3_000) * MILLISECOND;
+        let largest_segment = if r.chance(0.5) { 16 << 10 } else { 1 << 20 };
+        let client_window = r.pick(&[2, 4, 16, 1_024]).unwrap_or(16);
+        Settings {
+            servers,
+            clients: if profile == Profile::Full { r.range(1, 6) as usize } else { 0 },
+            heartbeat: Duration::from_micros(heartbeat),
+            election_timeout: (Duration::from_micros(shortest), Duration::from_micros(longest)),
+            append_bytes,
+            appends_in_flight: r.pick(&[1, 2, 8, 64]).unwrap_or(8) as usize,
+            snapshot_chunk_bytes: r.pick(&[64, 512, 4_096, 1 << 20]).unwrap_or(4_096) as usize,
+            log_memory_bytes: r.pick(&[64 << 20, 256 << 10, 16 << 10, 4 << 10]).unwrap_or(64 << 20),
+            snapshot_log_bytes,
+            segment_bytes: r.scale(4 << 10, largest_segment),
+            server_sessions: r.pick(&[3, 64, 65_536, 65_536]).unwrap_or(64) as usize,
+            server_window: 64 + client_window,
+            command_bytes: r.pick(&[1 << 20, 1 << 20, 600]).unwrap_or(1 << 20) as usize,
+            client_window,
+            session_timeout: (session, session * r.range(1, 3)),
+            read_wait: Duration::from_micros(r.scale(100, 3_000) * MILLISECOND),
+            handshake_timeout: Duration::from_micros(r.range(300, 2_000) * MILLISECOND),
+            think: r.scale(20, 250) * MILLISECOND,
+            burst: r.pick(&[1, 1, 2, 6]).unwrap_or(1),
+            keys: r.pick(&[1, 3, 12, 40]).unwrap_or(3),
+            value_bytes,
+            patience: r.pick(&[None, Some(500 * MILLISECOND), Some(3 * SECOND)]).flatten(),
+            latency: (r.range(20, 300), r.scale(20, 3_000)),
+            disk_latency: (r.range(20, 200), r.scale(50, 4_000)),
+            batch: r.pick(&[0, 0, 100, 1_000]).unwrap_or(0),
+            padding: r.pick(&[0, 0, 3_000, 20_000]).unwrap_or(0) as usize,
+        }
+    }
+
+    /// The longest election timeout, as a server whose clock runs slowly has it.
+    pub(super) fn longest_election(&self) -> Time {
+        self.election_timeout.1.as_micros() as Time * 21 / 20
+    }
+}

@@ -1,0 +1,416 @@
+//! How servers step: inputs in, outputs carried out, and every invariant looked at.
+
+use std::io::{self, Write};
+
+use atomix_engine::{Input as EngineInput, Notice, Output};
+use atomix_protocol::client::EndReason;
+use atomix_protocol::codec::Frame;
+use atomix_protocol::{Address, Index, LinkId};
+use bytes::Bytes;
+
+use super::Profile;
+use super::bare::Emitted;
+use super::checker::{Broken, Check, hold, id_of};
+use super::coverage::Mark;
+use super::disk::Job;
+use super::model::Happened;
+use super::network::{Node, Reach, Told};
+use super::server::{Input, Machine, server_at};
+use super::settings::MILLISECOND;
+use super::storage::{Effect, Task};
+use super::world::{Event, World};
+
+/// Frames of these kinds are read by the checkers on their way: replies that promise something durable.
+const VOTE_REPLY: u8 = 19;
+const APPEND_REPLY: u8 = 21;
+/// States of servers are compared at every index that another server was seen at, and where the index is a multiple of this.
+const SAMPLE: u64 = 8;
+const SPINS: u32 = 2_000;
+
+impl World {
+    pub(super) fn tell_server(&mut self, server: Node, told: Told) -> Check {
+        let input = match told {
+            Told::Dialed(link) => EngineInput::Dialed(link),
+            Told::Closed(link) => EngineInput::Closed(link),
+            Told::Frame(link, frame) => {
+                self.note(frame.len() as u64);
+                EngineInput::Frame(link, frame)
+            }
+            Told::Accepted(connection) => {
+                let accepted =
+                    self.servers[server].process.as_mut().and_then(|process| process.machine.accept());
+                let Some(link) = accepted else { return Ok(()) };
+                self.network.accepted(connection, link);
+                EngineInput::Accepted(link)
+            }
+        };
+        self.give(server, Input::Common(input))
+    }
+
+    /// Something reaches a server: at once, or when it looks.
+    pub(super) fn give(&mut self, server: Node, input: Input) -> Check {
+        let batch = self.settings.batch;
+        let at = &mut self.servers[server];
+        let Some(process) = at.process.as_mut() else { return Ok(()) };
+        at.inbox.push_back(input);
+        if at.paused > 0 || process.wake {
+            return Ok(());
+        }
+        if batch == 0 {
+            return self.step(server);
+        }
+        process.wake = true;
+        let epoch = at.epoch;
+        let wait = self.randoms.workload.below(batch);
+        self.after(wait, Event::Wake { server, epoch });
+        Ok(())
+    }
+
+    pub(super) fn on_wake(&mut self, server: Node, epoch: u32) -> Check {
+        let at = &mut self.servers[server];
+        if at.epoch != epoch {
+            return Ok(());
+        }
+        if let Some(process) = at.process.as_mut() {
+            process.wake = false;
+        }
+        if at.is_running() { self.step(server) } else { Ok(()) }
+    }
+
+    /// Takes everything in the inbox in one batch.
+    pub(super) fn step(&mut self, server: Node) -> Check {
+        let at = &mut self.servers[server];
+        let local = at.clock.read(self.now);
+        let Some(process) = at.process.as_mut() else { return Ok(()) };
+        while let Some(input) = at.inbox.pop_front() {
+            process.machine.step(local, input);
+        }
+        let emitted = process.machine.drain(local);
+        self.note(server as u64 + emitted.len() as u64 * 8);
+        for one in emitted {
+            self.carry_out(server, one)?;
+        }
+        self.settle_network();
+        self.observe(server)?;
+        self.check_spin(server, local)?;
+        self.set_server_timer(server);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, server: Node, emitted: Emitted) -> Check {
+        self.trace.event(self.now, || format!("server {} {emitted:?}", id_of(server)));
+        match emitted {
+            Emitted::Common(output) => self.carry_out_common(server, output),
+            Emitted::Message(to, message) => self.send_message(server, to, message),
+            Emitted::Acknowledged(proposal, id) => {
+                // The commit is looked at first: it is what makes the acknowledgement true.
+                self.observe(server)?;
+                self.coverage.operations += 1;
+                self.proposals.acknowledged(proposal, id, &self.checker.ledger)
+            }
+            Emitted::ReadsReady(reads, index) => {
+                for read in reads {
+                    self.coverage.reads += u64::from(self.proposals.ready(read, index)?);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn carry_out_common(&mut self, server: Node, output: Output) -> Check {
+        match output {
+            Output::Dial(link, address) => {
+                self.dial(server, link, &address);
+                Ok(())
+            }
+            Output::Send(link, frame) => self.send(server, link, frame),
+            Output::Close(link) => {
+                self.network.close(self.now, server, link);
+                Ok(())
+            }
+            Output::Notice(notice) => {
+                self.on_notice(server, &notice);
+                Ok(())
+            }
+            Output::Stop(reason) => {
+                Err(Broken { name: "stop", detail: format!("server {} stops: {reason}", id_of(server)) })
+            }
+            other => self.start_task(server, other),
+        }
+    }
+
+    pub(super) fn dial(&mut self, node: Node, link: LinkId, address: &Address) {
+        if let Some(to) = server_at(address) {
+            self.network.dial(self.now, node, link, to);
+        }
+    }
+
+    fn send(&mut self, server: Node, link: LinkId, frame: Bytes) -> Check {
+        if matches!(frame.first(), Some(&(VOTE_REPLY | APPEND_REPLY)))
+            && let Ok(Frame::Peer(message)) = Frame::decode(&frame)
+            && let Some(to) = self.network.other_end(server, link)
+        {
+            self.checker.sent(server, to, &message)?;
+        }
+        self.send_frame(server, link, frame);
+        Ok(())
+    }
+
+    pub(super) fn send_frame(&mut self, node: Node, link: LinkId, frame: Bytes) {
+        let other = self.network.other_end(node, link);
+        let peer = other.and_then(|other| self.servers.get(other)).map_or(Reach::Up, |server| server.reach);
+        self.network.send(self.now, node, link, frame, peer);
+    }
+
+    fn on_notice(&mut self, server: Node, notice: &Notice) {
+        self.trace.change(self.now, || format!("server {} {notice:?}", id_of(server)));
+        match notice {
+            Notice::SnapshotInstalled(_) => self.coverage.mark(Mark::SnapshotInstalled, 1),
+            Notice::Role { term, .. } => self.note(term.0),
+            _ => {}
+        }
+    }
+
+    fn start_task(&mut self, server: Node, output: Output) -> Check {
+        let task = Task::from_output(output).map_err(|other| Broken {
+            name: "stop",
+            detail: format!("server {} asks for {other}, which nobody knows", id_of(server)),
+        })?;
+        if let Task::Write(token, batch) = &task {
+            self.checker.issued(server, *token, batch)?;
+            self.take_checker_marks();
+        }
+        let Some(process) = self.servers[server].process.as_mut() else { return Ok(()) };
+        let lane = process.threads.push(task);
+        self.start_lane(server, lane)
+    }
+
+    fn start_lane(&mut self, server: Node, lane: usize) -> Check {
+        let at = &mut self.servers[server];
+        let epoch = at.epoch;
+        let Some(process) = at.process.as_mut() else { return Ok(()) };
+        let started = process.threads.start(lane).map_err(|error| Broken {
+            name: "storage",
+            detail: format!("server {}: {error}", id_of(server)),
+        })?;
+        if let Some(job) = started {
+            let (least, mean) = self.settings.disk_latency;
+            let wait = (least + self.randoms.storage.exponential(mean)).saturating_mul(at.slower);
+            if let Some((silent, down)) = at.armed.take_if(|_| lane == 0) {
+                let early = self.randoms.storage.below(wait + 1);
+                self.after(early, Event::PowerCut { server, epoch, silent, down });
+            }
+            self.after(wait, Event::Lane { server, epoch, lane, job });
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_lane(&mut self, server: Node, epoch: u32, lane: usize, job: Job) -> Check {
+        let at = &mut self.servers[server];
+        if at.epoch != epoch {
+            return Ok(());
+        }
+        if at.hung > 0 {
+            return Ok(());
+        }
+        let Some(process) = at.process.as_mut() else { return Ok(()) };
+        let Some(running) = process.threads.done(lane, job) else { return Ok(()) };
+        match running.effect {
+            Effect::Written(token) => self.checker.written(server, token)?,
+            Effect::Published(last) => self.checker.published(server, last)?,
+            Effect::None => {}
+        }
+        self.start_lane(server, lane)?;
+        match running.report {
+            Some(report) => self.give(server, Input::Common(report)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn set_server_timer(&mut self, server: Node) {
+        let at = &mut self.servers[server];
+        let epoch = at.epoch;
+        let clock = at.clock;
+        let Some(process) = at.process.as_mut() else { return };
+        let Some(deadline) = process.machine.next_deadline() else { return };
+        let due = clock.when(deadline).max(self.now + 1);
+        if process.timer.is_none_or(|timer| timer > due) {
+            process.timer = Some(due);
+            self.schedule(due, Event::Timer { node: server, epoch });
+        }
+    }
+
+    pub(super) fn on_server_timer(&mut self, server: Node, epoch: u32) -> Check {
+        let now = self.now;
+        let at = &mut self.servers[server];
+        let paused = at.paused > 0;
+        let local = at.clock.read(now);
+        let Some(process) =
+            at.process.as_mut().filter(|process| at.epoch == epoch && process.timer == Some(now))
+        else {
+            return Ok(());
+        };
+        process.timer = None;
+        if paused {
+            return Ok(());
+        }
+        let due = process.machine.next_deadline().is_some_and(|deadline| deadline <= local);
+        if !due {
+            self.set_server_timer(server);
+            return Ok(());
+        }
+        self.give(server, Input::Common(EngineInput::Tick))
+    }
+
+    /// A deadline that is always due would keep a real server's processor busy.
+    fn check_spin(&mut self, server: Node, local: atomix_protocol::LocalTime) -> Check {
+        let Some(process) = self.servers[server].process.as_mut() else { return Ok(()) };
+        let again = process.machine.next_deadline().is_some_and(|deadline| deadline <= local);
+        process.spins = if again { process.spins + 1 } else { 0 };
+        let spins = process.spins;
+        let due = (
+            process.machine.next_deadline(),
+            process.machine.raft().and_then(atomix_raft::Raft::next_deadline),
+        );
+        hold("spin", spins < SPINS, || {
+            format!("server {} at {local:?}: its deadline stays due: {due:?}", id_of(server))
+        })
+    }
+
+    /// Looks at the server that stepped.
+    fn observe(&mut self, server: Node) -> Check {
+        let at = &self.servers[server];
+        let Some(raft) = at.raft() else { return Ok(()) };
+        // What had arrived before it went deaf still counts.
+        let grace = 50 * MILLISECOND + self.settings.batch;
+        if let Some(deaf) = self.deaf.get_mut(&server).filter(|deaf| self.now - deaf.0 < grace) {
+            deaf.1 = raft.term().0;
+        }
+        hold("I14", raft.server() == id_of(server), || {
+            format!("server {} calls itself {}", id_of(server), raft.server())
+        })?;
+        let seen = self.checker.observe(server, raft)?;
+        self.take_checker_marks();
+        self.extend_model()?;
+        if let Some(applied) = seen {
+            self.note(applied.0);
+            self.compare_state(server, applied)?;
+        }
+        self.take_marks(server);
+        Ok(())
+    }
+
+    fn take_checker_marks(&mut self) {
+        for mark in self.checker.take_marks() {
+            self.coverage.mark(mark, 1);
+        }
+    }
+
+    fn extend_model(&mut self) -> Check {
+        while self.model.applied() < self.checker.ledger.last() {
+            let next = self.model.applied().next();
+            let Some(committed) = self.checker.ledger.at(next) else { break };
+            self.coverage.committed += 1;
+            if self.profile == Profile::Core {
+                self.model.skip(next);
+                continue;
+            }
+            if let Happened::Ended(session, reason) = self.model.apply(&committed.entry)? {
+                self.trace.change(self.now, || format!("session {session} ended: {reason:?}"));
+                self.coverage.mark(Mark::SessionExpired, u64::from(reason == EndReason::Expired));
+                for client in &self.clients {
+                    client.check_ended(self.now, session, reason)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// I5, where it is cheap enough.
+    fn compare_state(&mut self, server: Node, applied: Index) -> Check {
+        let sampled = self.profile == Profile::Core
+            || applied.0.is_multiple_of(SAMPLE)
+            || self.checker.knows_state(applied);
+        if sampled { self.force_compare(server, applied) } else { Ok(()) }
+    }
+
+    /// I5.
+    pub(super) fn force_compare(&mut self, server: Node, applied: Index) -> Check {
+        let Some(process) = &self.servers[server].process else { return Ok(()) };
+        let digest = match &process.machine {
+            Machine::Core(bare) => {
+                let expected = self.checker.ledger.chain_at(applied);
+                hold("I5", Some(bare.state()) == expected, || {
+                    format!(
+                        "server {} has applied another log through {applied} than is committed",
+                        id_of(server)
+                    )
+                })?;
+                bare.state()
+            }
+            Machine::Full(engine) => {
+                let table = engine.table();
+                let open = self.model.count_open(applied);
+                let same = table.len() == open
+                    && table.sessions().all(|(session, _)| self.model.was_open(session, applied));
+                hold("I7", same, || {
+                    let sessions: Vec<_> = table.sessions().map(|(session, _)| session).collect();
+                    format!("server {} at {applied} has sessions {sessions:?} open", id_of(server))
+                })?;
+                digest(engine)
+            }
+        };
+        self.coverage.digests += u64::from(self.checker.state(server, applied, digest)?);
+        Ok(())
+    }
+}
+
+impl World {
+    /// What the deciders themselves have counted since the last look.
+    fn take_marks(&mut self, server: Node) {
+        let Some(process) = self.servers[server].process.as_mut() else { return };
+        let coverage = &mut self.coverage;
+        if let Some(now) = process.machine.raft().map(|raft| *raft.marks()) {
+            let was = std::mem::replace(&mut process.raft_marks, now);
+            coverage.mark(
+                Mark::ReadWaitedForOwnTerm,
+                now.read_waited_for_own_term - was.read_waited_for_own_term,
+            );
+            coverage.mark(Mark::ReadRoundRepeated, now.read_round_repeated - was.read_round_repeated);
+            coverage.mark(Mark::PreVoteSticky, now.prevote_refused_sticky - was.prevote_refused_sticky);
+            coverage.mark(Mark::CheckQuorum, now.check_quorum_step_down - was.check_quorum_step_down);
+            if self.profile == Profile::Core {
+                coverage.mark(Mark::WindowFull, now.window_full - was.window_full);
+                let deposed = now.leader_deposed_with_requests - was.leader_deposed_with_requests;
+                coverage.mark(Mark::DeposedWithRequests, deposed);
+            }
+        }
+        if let Machine::Full(engine) = &process.machine {
+            let now = *engine.marks();
+            let was = std::mem::replace(&mut process.engine_marks, now);
+            coverage.mark(Mark::RetryAfterFailover, now.retries_after_failover - was.retries_after_failover);
+            coverage.mark(Mark::RetryAfterRestart, now.retries_after_restart - was.retries_after_restart);
+            coverage.mark(Mark::RetryAfterSnapshot, now.retries_after_snapshot - was.retries_after_snapshot);
+            coverage.mark(Mark::DeposedWithRequests, now.deposed_in_flight - was.deposed_in_flight);
+        }
+    }
+}
+
+/// A hash of everything replicated.
+fn digest(engine: &atomix_engine::Engine) -> u64 {
+    struct Hasher(u32, u64);
+    impl Write for Hasher {
+        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+            self.0 = crc32c::crc32c_append(self.0, data);
+            self.1 += data.len() as u64;
+            Ok(data.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut hasher = Hasher(0, 0);
+    let written = engine.table().snapshot(engine.machine()).write_to(&mut hasher);
+    assert!(written.is_ok(), "a hash can always be written");
+    u64::from(hasher.0) << 32 | hasher.1 & 0xFFFF_FFFF
+}

@@ -1,0 +1,288 @@
+//! A server's storage threads: each carries out one task at a time, at once on the disk, and reports it later.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+
+use atomix_engine::{Input, Output};
+use atomix_protocol::peer::SnapshotMeta;
+use atomix_protocol::{Entry, EntryId, Index, ServerId, WriteBatch};
+use atomix_raft::ChunkOutcome;
+use atomix_session::SnapshotSource;
+use atomix_storage::{Recovered, SnapshotWriter, Storage, StorageError, StorageReader};
+use atomix_storage_file::{FileOptions, FileStorage};
+use bytes::Bytes;
+
+use super::disk::{Job, SimDisk};
+
+/// The threads: the log, snapshots that are written, and everything that is read.
+pub(super) const LANES: usize = 3;
+const LOG: usize = 0;
+const SNAPSHOTS: usize = 1;
+const READS: usize = 2;
+
+/// What is asked of a thread.
+pub(super) enum Task {
+    Write(u64, WriteBatch),
+    Publish(SnapshotMeta),
+    Compact(Index),
+    TakeSnapshot(SnapshotMeta, Box<dyn SnapshotSource>),
+    WriteChunk { meta: SnapshotMeta, offset: u64, data: Bytes, done: bool },
+    Fetch { to: ServerId, from: Index, through: Index, bytes: u64 },
+    ReadChunk { to: ServerId, meta: SnapshotMeta, offset: u64, bytes: usize },
+    LoadSnapshot(SnapshotMeta),
+}
+
+impl Task {
+    /// The task that an output asks for, or what it asks for instead.
+    pub(super) fn from_output(output: Output) -> Result<Task, String> {
+        Ok(match output {
+            Output::Write(token, batch) => Task::Write(token, batch),
+            Output::Publish(meta) => Task::Publish(meta),
+            Output::Compact(through) => Task::Compact(through),
+            Output::TakeSnapshot(meta, source) => Task::TakeSnapshot(meta, source),
+            Output::WriteChunk { meta, offset, data, done } => Task::WriteChunk { meta, offset, data, done },
+            Output::Fetch { to, from, through, bytes } => Task::Fetch { to, from, through, bytes },
+            Output::ReadChunk { to, meta, offset, bytes } => Task::ReadChunk { to, meta, offset, bytes },
+            Output::LoadSnapshot(meta) => Task::LoadSnapshot(meta),
+            other => return Err(format!("{other:?}")),
+        })
+    }
+
+    pub(super) fn lane(&self) -> usize {
+        match self {
+            Task::Write(..) | Task::Publish(_) | Task::Compact(_) => LOG,
+            Task::TakeSnapshot(..) | Task::WriteChunk { .. } => SNAPSHOTS,
+            Task::Fetch { .. } | Task::ReadChunk { .. } | Task::LoadSnapshot(_) => READS,
+        }
+    }
+}
+
+/// What is true once a task is done, apart from what the server is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    None,
+    Written(u64),
+    Published(EntryId),
+}
+
+/// A task that was carried out and is not yet done.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) job: Job,
+    pub(super) effect: Effect,
+    pub(super) report: Option<Input>,
+    takes_snapshot: bool,
+}
+
+#[derive(Default)]
+struct Lane {
+    queue: VecDeque<Task>,
+    running: Option<Running>,
+}
+
+/// The threads of one server process.
+pub(super) struct Threads {
+    disk: SimDisk,
+    storage: FileStorage,
+    writer: Box<dyn SnapshotWriter>,
+    reader: Box<dyn StorageReader>,
+    lanes: [Lane; LANES],
+    next_job: Job,
+}
+
+/// What a start found.
+pub(super) struct Found {
+    pub(super) recovered: Recovered,
+    pub(super) entries: Vec<Entry>,
+    pub(super) snapshot: Option<Bytes>,
+}
+
+impl Threads {
+    /// Opens the disk and recovers. The operations are left as a job under way: [`SimDisk::complete`] or a crash ends it.
+    pub(super) fn open(
+        disk: &SimDisk,
+        segment_bytes: u64,
+        job: Job,
+    ) -> Result<(Threads, Found), StorageError> {
+        disk.begin(job);
+        let mut storage = FileStorage::open(Box::new(disk.clone()), FileOptions { segment_bytes })?;
+        let mut entries = Vec::new();
+        let recovered = storage.recover(&mut |entry| entries.push(entry))?;
+        let writer = storage.snapshot_writer()?;
+        let mut reader = storage.reader()?;
+        let snapshot = match &recovered.snapshot {
+            Some(meta) => Some(load(reader.as_mut(), meta)?),
+            None => None,
+        };
+        disk.end();
+        let lanes = std::array::from_fn(|_| Lane::default());
+        let threads = Threads { disk: disk.clone(), storage, writer, reader, lanes, next_job: job + 1 };
+        Ok((threads, Found { recovered, entries, snapshot }))
+    }
+
+    /// A number for the first job of the next start.
+    pub(super) fn next_job(&self) -> Job {
+        self.next_job
+    }
+
+    /// Queues a task; returns its thread.
+    pub(super) fn push(&mut self, task: Task) -> usize {
+        let lane = task.lane();
+        // A snapshot that is received stops an own one from being taken.
+        if matches!(task, Task::WriteChunk { offset: 0, .. }) {
+            self.lanes[lane].queue.retain(|task| !matches!(task, Task::TakeSnapshot(..)));
+            if let Some(running) = self.lanes[lane].running.as_mut().filter(|running| running.takes_snapshot)
+            {
+                running.report = None;
+            }
+        }
+        self.lanes[lane].queue.push_back(task);
+        lane
+    }
+
+    /// Begins the next task of an idle thread, if there is one.
+    pub(super) fn start(&mut self, lane: usize) -> Result<Option<Job>, StorageError> {
+        if self.lanes[lane].running.is_some() {
+            return Ok(None);
+        }
+        let Some(task) = self.lanes[lane].queue.pop_front() else { return Ok(None) };
+        let job = self.next_job;
+        self.next_job += 1;
+        self.disk.begin(job);
+        let takes_snapshot = matches!(task, Task::TakeSnapshot(..));
+        let (effect, report) = self.carry_out(task)?;
+        self.disk.end();
+        self.lanes[lane].running = Some(Running { job, effect, report, takes_snapshot });
+        Ok(Some(job))
+    }
+
+    /// What the threads are at.
+    pub(super) fn running(&self) -> Vec<(usize, Job)> {
+        let job = |(lane, at): (usize, &Lane)| at.running.as_ref().map(|running| (lane, running.job));
+        self.lanes.iter().enumerate().filter_map(job).collect()
+    }
+
+    /// The running task of a thread is done, if it is that one.
+    pub(super) fn done(&mut self, lane: usize, job: Job) -> Option<Running> {
+        let running = self.lanes[lane].running.take_if(|running| running.job == job)?;
+        self.disk.complete(running.job);
+        Some(running)
+    }
+
+    fn carry_out(&mut self, task: Task) -> Result<(Effect, Option<Input>), StorageError> {
+        let (effect, report) = match task {
+            Task::Write(token, batch) => {
+                self.storage.write(&batch)?;
+                (Effect::Written(token), Input::Written(token))
+            }
+            Task::Publish(meta) => {
+                self.storage.publish(&meta)?;
+                (Effect::Published(meta.last), Input::Published(meta.last))
+            }
+            Task::Compact(through) => {
+                self.storage.compact(through)?;
+                return Ok((Effect::None, None));
+            }
+            Task::TakeSnapshot(meta, source) => {
+                (Effect::None, Input::SnapshotTaken(self.take(meta, source)?))
+            }
+            Task::WriteChunk { meta, offset, data, done } => {
+                let outcome = self.write_chunk(&meta, offset, &data, done)?;
+                (Effect::None, Input::ChunkWritten { last: meta.last, outcome })
+            }
+            Task::Fetch { to, from, through, bytes } => {
+                let entries = self.reader.entries(from, through, bytes)?;
+                (Effect::None, Input::Fetched { to, from, entries })
+            }
+            Task::ReadChunk { to, meta, offset, bytes } => {
+                let data = self.reader.snapshot(meta.last, offset, bytes)?;
+                (Effect::None, Input::ChunkRead { to, last: meta.last, offset, data })
+            }
+            Task::LoadSnapshot(meta) => {
+                let bytes = load(self.reader.as_mut(), &meta)?;
+                (Effect::None, Input::SnapshotLoaded(meta.last, bytes))
+            }
+        };
+        Ok((effect, Some(report)))
+    }
+
+    fn take(
+        &mut self,
+        meta: SnapshotMeta,
+        mut source: Box<dyn SnapshotSource>,
+    ) -> Result<SnapshotMeta, StorageError> {
+        self.writer.begin(meta.last)?;
+        let mut sink = Sink { writer: self.writer.as_mut(), failed: None };
+        let written = source.write_to(&mut sink);
+        if let Some(failed) = sink.failed {
+            return Err(failed);
+        }
+        written.map_err(|error| StorageError::Failed(error.to_string()))?;
+        let (size, checksum) = self.writer.written();
+        let meta = SnapshotMeta { size, checksum, ..meta };
+        self.writer.finish(&meta)?;
+        Ok(meta)
+    }
+
+    fn write_chunk(
+        &mut self,
+        meta: &SnapshotMeta,
+        offset: u64,
+        data: &[u8],
+        done: bool,
+    ) -> Result<ChunkOutcome, StorageError> {
+        if offset == 0 {
+            self.writer.begin(meta.last)?;
+        }
+        let (written, _) = self.writer.written();
+        if written != offset {
+            return Ok(ChunkOutcome::Next(written));
+        }
+        self.writer.write(data)?;
+        if !done {
+            return Ok(ChunkOutcome::Next(offset + data.len() as u64));
+        }
+        match self.writer.finish(meta) {
+            Ok(()) => Ok(ChunkOutcome::Whole),
+            Err(StorageError::BadSnapshot(_)) => Ok(ChunkOutcome::Bad),
+            Err(other) => Err(other),
+        }
+    }
+}
+
+fn load(reader: &mut dyn StorageReader, meta: &SnapshotMeta) -> Result<Bytes, StorageError> {
+    let size = usize::try_from(meta.size).unwrap_or(usize::MAX);
+    let mut whole = Vec::with_capacity(size);
+    while whole.len() < size {
+        match reader.snapshot(meta.last, whole.len() as u64, size - whole.len())? {
+            Some(part) if !part.is_empty() => whole.extend_from_slice(&part),
+            _ => return Err(StorageError::BadSnapshot(format!("{} ends early", meta.last))),
+        }
+    }
+    Ok(Bytes::from(whole))
+}
+
+struct Sink<'a> {
+    writer: &'a mut dyn SnapshotWriter,
+    failed: Option<StorageError>,
+}
+
+impl Write for Sink<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.writer.write(data).map_err(|error| {
+            self.failed = Some(error);
+            io::Error::other("the snapshot can't be written")
+        })?;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Threads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Threads").field("next_job", &self.next_job).finish_non_exhaustive()
+    }
+}
