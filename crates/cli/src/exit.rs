@@ -1,0 +1,144 @@
+//! How a command ends: exit codes that scripts can rely on, and one line that says what to do.
+
+use std::fmt;
+
+use atomix::{DirectoryProblem, Error, MapError, NotDone, ResourceError};
+
+/// The exit codes (docs/protocol.md, N).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// Not done: the cluster, the resource or the system said no. Nothing was changed.
+    Refused = 1,
+    /// Called wrongly.
+    Usage = 2,
+    /// No server was reached, or none that knows a leader, in time.
+    Unreachable = 3,
+    /// It may have been done, or may yet be.
+    OutcomeUnknown = 4,
+    /// A lock was lost while it was held.
+    LockLost = 5,
+    /// The data directory is foreign, unwritable, in use or corrupt.
+    DataDirectory = 6,
+    /// Another live process uses this server's identity.
+    DuplicateIdentity = 7,
+    /// Ended by a signal.
+    Interrupted = 130,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        (exit as u8).into()
+    }
+}
+
+/// Why a command did not do what it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What happened and what to do, in one line.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure.
+    #[must_use]
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Failure { exit, message: message.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let (exit, advice) = match &error {
+            Error::Settings(_) => (Exit::Usage, "see `atomix --help`"),
+            Error::DataDirectory { problem, .. } => (Exit::DataDirectory, advice(*problem)),
+            Error::DuplicateIdentity(_) => (
+                Exit::DuplicateIdentity,
+                "stop the other process, or give this server an empty directory of its own",
+            ),
+            Error::CannotListen { .. } => {
+                (Exit::Refused, "is another process listening there? choose another --listen")
+            }
+            Error::Unreachable { .. } => {
+                (Exit::Unreachable, "is a majority of the servers running? check --cluster")
+            }
+            Error::Stopped(_) => (Exit::DataDirectory, "mend the cause, then start it again"),
+            Error::Storage(_) => (Exit::DataDirectory, "mend the cause, then start it again"),
+            Error::SessionEnded => (Exit::OutcomeUnknown, UNKNOWN),
+            Error::Resource(error) => resource(error),
+            Error::Refused(_) => (Exit::Refused, "nothing was changed"),
+            _ => (Exit::Refused, "see the log"),
+        };
+        Failure::new(exit, format!("{error}; {advice}"))
+    }
+}
+
+impl From<MapError> for Failure {
+    fn from(error: MapError) -> Self {
+        Error::from(error).into()
+    }
+}
+
+const UNKNOWN: &str = "look whether it was done, then try again";
+
+fn resource(error: &ResourceError) -> (Exit, &'static str) {
+    match error {
+        error if error.is_unknown() => (Exit::OutcomeUnknown, UNKNOWN),
+        ResourceError::BadPath(_) => (Exit::Refused, "a path is `/` and names, as in /users"),
+        ResourceError::WrongKind { .. } => (Exit::Refused, "choose another path"),
+        ResourceError::Undecodable => (Exit::Refused, "this map holds other types than strings"),
+        ResourceError::NotDone(NotDone::TimedOut) => {
+            (Exit::Unreachable, "is a majority of the servers running?")
+        }
+        ResourceError::NotDone(NotDone::TooLarge) => {
+            (Exit::Refused, "a key and its value may have 1 MiB together: store less in one")
+        }
+        ResourceError::NotDone(_) => (Exit::Refused, "try again"),
+        _ => (Exit::Refused, "nothing was changed"),
+    }
+}
+
+fn advice(problem: DirectoryProblem) -> &'static str {
+    match problem {
+        DirectoryProblem::InUse => "another server uses it: stop that one, or choose another --data-dir",
+        DirectoryProblem::Unusable => "choose a --data-dir that can be created and written",
+        DirectoryProblem::Corrupt => "its contents are damaged: move it away and start with an empty one",
+        DirectoryProblem::Foreign => "it belongs to another cluster: check --data-dir and --bootstrap",
+        _ => "choose another --data-dir",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(error: Error, exit: Exit) {
+        let failure = Failure::from(error);
+        assert_eq!(failure.exit, exit, "{failure}");
+        assert!(!failure.message.contains('\n'), "{failure}");
+    }
+
+    #[test]
+    fn errors_have_their_codes() {
+        let directory = |problem| Error::DataDirectory { path: "d".into(), problem, reason: "r".into() };
+        check(Error::Settings("s".into()), Exit::Usage);
+        check(directory(DirectoryProblem::InUse), Exit::DataDirectory);
+        check(directory(DirectoryProblem::Foreign), Exit::DataDirectory);
+        check(Error::DuplicateIdentity("d".into()), Exit::DuplicateIdentity);
+        check(Error::Unreachable { tried: vec!["a:1".into()], reason: "r".into() }, Exit::Unreachable);
+        check(Error::SessionEnded, Exit::OutcomeUnknown);
+        check(ResourceError::Unknown("r".into()).into(), Exit::OutcomeUnknown);
+        check(ResourceError::BadPath("p".into()).into(), Exit::Refused);
+    }
+}

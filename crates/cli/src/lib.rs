@@ -1,0 +1,25 @@
+//! What the binary `atomix` is made of. Not an interface for programs: those use the crate `atomix`.
+//!
+//! Deliberately not inside: anything that decides. The commands call the public interface of `atomix`, as any user does.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`args`] | the command line |
+//! | [`serve`] | `atomix serve`: one server |
+//! | [`map`] | `atomix map`: one operation on a map |
+//! | [`status`] | `atomix status`: what the servers say of themselves |
+//! | [`demo`] | `atomix demo`: a cluster that loses its leader, and then everybody |
+//! | [`cluster`] | a cluster of server processes on this machine, for the demo, tests and benches |
+//! | [`exit`] | how a command ends |
+
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod cluster;
+pub mod demo;
+pub mod exit;
+pub mod map;
+pub mod serve;
+pub mod signals;
+pub mod status;
+pub mod table;

@@ -1,0 +1,240 @@
+//! `atomix status`: what the servers of a cluster say of themselves.
+
+use std::time::Duration;
+
+use atomix::{Counters, Error, Status, cluster_status};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::args;
+use crate::exit::{Exit, Failure};
+use crate::table::Table;
+
+/// What one server said, or why it said nothing.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Where it was asked.
+    pub address: String,
+    /// What came.
+    pub status: Result<Status, String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If no server answers.
+pub async fn run(args: args::Status) -> Result<(), Failure> {
+    let mut answers = ask(&args.cluster.cluster, args.cluster.timeout).await;
+    if answers.iter().all(|answer| answer.status.is_err()) {
+        let why = answers.iter().filter_map(|a| a.status.as_ref().err()).next().cloned().unwrap_or_default();
+        let tried = args.cluster.cluster.join(", ");
+        return Err(Failure::new(
+            Exit::Unreachable,
+            format!("no server answered (tried {tried}): {why}; is any of them running? check --cluster"),
+        ));
+    }
+    answers.extend(ask(&members_not_asked(&answers), args.cluster.timeout).await);
+    if args.json {
+        println!("{:#}", json!({ "servers": answers.iter().map(as_json).collect::<Vec<_>>() }));
+    } else {
+        print!("{}", as_text(&answers));
+    }
+    Ok(())
+}
+
+/// Asks all servers at once; answers come in the order of the addresses.
+pub async fn ask(addresses: &[String], within: Duration) -> Vec<Answer> {
+    let mut asked = JoinSet::new();
+    for (place, address) in addresses.iter().cloned().enumerate() {
+        asked.spawn(async move { (place, ask_one(address, within).await) });
+    }
+    let mut answers = asked.join_all().await;
+    answers.sort_by_key(|(place, _)| *place);
+    answers.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// Members that the servers asked named, and that were not asked.
+fn members_not_asked(answers: &[Answer]) -> Vec<String> {
+    let members =
+        answers.iter().filter_map(|answer| answer.status.as_ref().ok()).flat_map(|status| &status.members);
+    let mut addresses: Vec<String> = members
+        .filter(|member| answers.iter().all(|answer| answer.address != member.client_address.as_str()))
+        .map(|member| member.client_address.to_string())
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}
+
+async fn ask_one(address: String, within: Duration) -> Answer {
+    let status = match tokio::time::timeout(within, cluster_status(address.as_str())).await {
+        Ok(Ok(status)) => Ok(status),
+        // Which address it was stands beside it.
+        Ok(Err(Error::Unreachable { reason, .. })) => Err(reason),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} ms", within.as_millis())),
+    };
+    Answer { address, status }
+}
+
+/// One quantity per another; `None` while the latter is zero.
+#[must_use]
+pub fn ratio(of: u64, per: u64) -> Option<f64> {
+    (per > 0).then(|| of as f64 / per as f64)
+}
+
+fn as_json(answer: &Answer) -> Value {
+    match &answer.status {
+        Err(error) => json!({ "address": answer.address, "error": error }),
+        Ok(status) => json!({
+            "address": answer.address,
+            "server": status.server.map(|id| id.0),
+            "incarnation": status.incarnation.to_string(),
+            "cluster": status.cluster.map(|cluster| cluster.to_string()),
+            "role": status.role,
+            "votes": status.votes,
+            "notice": status.notice,
+            "leader": status.leader.map(|id| id.0),
+            "term": status.term.0,
+            "members": status.members.iter().map(|member| json!({
+                "server": member.id.0,
+                "address": member.peer_address.as_str(),
+                "client_address": member.client_address.as_str(),
+                "kind": format!("{:?}", member.kind).to_lowercase(),
+            })).collect::<Vec<_>>(),
+            "indexes": {
+                "configuration": status.configuration_index.0,
+                "last": status.last_index.0,
+                "durable": status.durable_index.0,
+                "commit": status.commit_index.0,
+                "applied": status.applied_index.0,
+                "snapshot": status.snapshot_index.0,
+            },
+            "cluster_time_ms": status.time.0,
+            "sessions": status.sessions,
+            "counters": counters_as_json(&status.counters),
+        }),
+    }
+}
+
+fn counters_as_json(counters: &Counters) -> Value {
+    json!({
+        "syncs": counters.syncs,
+        "entries_synced": counters.entries_synced,
+        "entries_per_sync": ratio(counters.entries_synced, counters.syncs),
+        "appends_sent": counters.appends_sent,
+        "entries_sent": counters.entries_sent,
+        "entries_per_append": ratio(counters.entries_sent, counters.appends_sent),
+        "read_rounds": counters.read_rounds,
+        "reads_confirmed": counters.reads_confirmed,
+        "reads_per_round": ratio(counters.reads_confirmed, counters.read_rounds),
+        "largest_in_flight": counters.largest_in_flight,
+        "commands_applied": counters.commands_applied,
+        "answered_from_table": counters.answered_from_table,
+        "queries_answered": counters.queries_answered,
+        "elections": counters.elections,
+        "sessions_expired": counters.sessions_expired,
+        "snapshots_taken": counters.snapshots_taken,
+        "snapshots_installed": counters.snapshots_installed,
+        "frames_refused": counters.frames_refused,
+    })
+}
+
+fn as_text(answers: &[Answer]) -> String {
+    let mut servers = Table::new([
+        "server", "address", "role", "vote", "leader", "term", "last", "durable", "commit", "applied",
+        "snapshot", "sessions",
+    ]);
+    let mut counters = Table::new([
+        "server",
+        "entries/sync",
+        "entries/append",
+        "reads/round",
+        "largest in flight",
+        "from table",
+    ]);
+    let mut notes = String::new();
+    for Answer { address, status } in answers {
+        let status = match status {
+            Ok(status) => status,
+            Err(error) => {
+                servers.row(["-", address.as_str(), "unreachable"]);
+                notes.push_str(&format!("{address}: {error}\n"));
+                continue;
+            }
+        };
+        let id = status.server.map_or_else(|| "-".to_owned(), |id| id.to_string());
+        let leader = status.leader.map_or_else(|| "-".to_owned(), |id| id.to_string());
+        let vote = if status.votes { "yes" } else { "no" };
+        let numbers = [
+            status.term.0,
+            status.last_index.0,
+            status.durable_index.0,
+            status.commit_index.0,
+            status.applied_index.0,
+            status.snapshot_index.0,
+            status.sessions,
+        ];
+        let words = [id.clone(), address.clone(), status.role.clone(), vote.into(), leader];
+        servers.row(words.into_iter().chain(numbers.iter().map(u64::to_string)));
+        let c = &status.counters;
+        counters.row([
+            id,
+            tenths(ratio(c.entries_synced, c.syncs)),
+            tenths(ratio(c.entries_sent, c.appends_sent)),
+            tenths(ratio(c.reads_confirmed, c.read_rounds)),
+            c.largest_in_flight.to_string(),
+            c.answered_from_table.to_string(),
+        ]);
+        if !status.notice.is_empty() {
+            notes.push_str(&format!("{address}: {}\n", status.notice));
+        }
+    }
+    let cluster = answers.iter().filter_map(|a| a.status.as_ref().ok()).find_map(|status| status.cluster);
+    let cluster = cluster.map_or_else(|| "not formed yet".to_owned(), |cluster| cluster.to_string());
+    let mut text = format!("cluster {cluster}\n\n{servers}\n{counters}");
+    if !notes.is_empty() {
+        text.push_str(&format!("\n{notes}"));
+    }
+    text
+}
+
+fn tenths(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.1}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers() -> Vec<Answer> {
+        let status = Status {
+            role: "leader".into(),
+            notice: "waits for 127.0.0.1:3".into(),
+            counters: Counters { syncs: 2, entries_synced: 5, ..Counters::default() },
+            ..Status::default()
+        };
+        vec![
+            Answer { address: "127.0.0.1:1".into(), status: Ok(status) },
+            Answer { address: "127.0.0.1:2".into(), status: Err("refused".into()) },
+        ]
+    }
+
+    #[test]
+    fn text_names_servers_counters_and_notices() {
+        let text = as_text(&answers());
+        for part in
+            ["127.0.0.1:1", "leader", "2.5", "unreachable", "127.0.0.1:2: refused", "waits for 127.0.0.1:3"]
+        {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn json_has_ratios_where_there_are_any() {
+        let value = as_json(&answers()[0]);
+        assert_eq!(value["counters"]["entries_per_sync"], json!(2.5));
+        assert_eq!(value["counters"]["reads_per_round"], Value::Null);
+        assert_eq!(as_json(&answers()[1])["error"], json!("refused"));
+    }
+}

@@ -1,0 +1,6 @@
+//! The binary, as its users meet it: processes, exit codes, messages.
+
+mod cluster;
+mod command_line;
+mod demo;
+mod run;
