@@ -1,0 +1,240 @@
+//! `cargo xtask mutants`: deliberate one-line bugs in shipped code, each to be caught by the checker named for it.
+//!
+//! A mutant counts as caught only if a named checker fires, through the ordinary generator of seeds or in a directed scenario,
+//! and the same seed or scenario passes without it. A time-out, or an assertion of the code itself, does not count.
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask mutants [--all | --rotating | B01 C06 ..] [--seeds N] [--jobs N]";
+
+/// Runs the task. The mutants are compiled in only where the private feature asks for them: elsewhere this calls itself again.
+#[cfg(not(feature = "mutants"))]
+pub(crate) fn run(args: &[String]) -> ExitCode {
+    let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["run", "--quiet", "--package", "xtask", "--features", "mutants"]);
+    let released =
+        std::env::current_exe().is_ok_and(|path| path.components().any(|part| part.as_os_str() == "release"));
+    if released {
+        cargo.arg("--release");
+    }
+    cargo.args(["--", "mutants"]).args(args);
+    match cargo.status() {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("mutants: cargo can't be called: {error}\n{USAGE}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the task.
+#[cfg(feature = "mutants")]
+pub(crate) fn run(args: &[String]) -> ExitCode {
+    match inner::parse(args) {
+        Ok(asked) => inner::all(&asked),
+        Err(problem) => {
+            eprintln!("mutants: {problem}\n{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[cfg(feature = "mutants")]
+mod inner {
+    use std::process::ExitCode;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::sync::{Mutex, PoisonError};
+    use std::thread;
+    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+    use atomix_protocol::mutant::Mutant;
+    use atomix_testkit::scenario::directed;
+    use atomix_testkit::sim::{self, Options, Profile};
+
+    /// Within so many seeds each must be caught.
+    const SEEDS: u64 = 2_000;
+    /// So many of them are looked at where none is named: others on another day.
+    const ROTATING: usize = 5;
+
+    /// How the checker of the scenarios begins what it says, and the invariant that it means.
+    const SCENARIO_CHECKERS: [(&str, &str); 5] = [
+        ("election safety", "I1"),
+        ("log matching", "I2"),
+        ("leader completeness", "I3"),
+        ("durability", "I4"),
+        ("state machine safety", "I4"),
+    ];
+
+    pub(super) struct Asked {
+        mutants: Vec<Mutant>,
+        seeds: u64,
+        jobs: usize,
+    }
+
+    pub(super) fn parse(args: &[String]) -> Result<Asked, String> {
+        let mut asked = Asked { mutants: Vec::new(), seeds: SEEDS, jobs: 2 };
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let mut number = || {
+                args.next().and_then(|text| text.parse::<u64>().ok()).ok_or(format!("{arg} needs a number"))
+            };
+            match arg.as_str() {
+                "--rotating" => {}
+                "--all" => asked.mutants = Mutant::ALL.to_vec(),
+                "--seeds" => asked.seeds = number()?,
+                "--jobs" => asked.jobs = usize::try_from(number()?).unwrap_or(1).max(1),
+                name => {
+                    let named = Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name);
+                    asked.mutants.push(named.ok_or(format!("no mutant `{name}`"))?);
+                }
+            }
+        }
+        if asked.mutants.is_empty() {
+            let day =
+                SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
+            let first = usize::try_from(day).unwrap_or(0).wrapping_mul(ROTATING);
+            let count = Mutant::ALL.len();
+            asked.mutants = (0..ROTATING).map(|n| Mutant::ALL[first.wrapping_add(n) % count]).collect();
+        }
+        Ok(asked)
+    }
+
+    /// A history of its own, and what it violated.
+    type Scenario = fn() -> Result<(), String>;
+
+    /// Where a mutant is looked for, and which checkers may catch it.
+    struct Hunt {
+        profile: Profile,
+        checkers: &'static [&'static str],
+        /// A scenario of its own, beside the seeds.
+        directed: Option<Scenario>,
+    }
+
+    fn hunt(mutant: Mutant) -> Hunt {
+        use Profile::{Core, Full};
+        let (profile, checkers): (Profile, &[&str]) = match mutant {
+            Mutant::B01 => (Core, &["I3", "I4"]),
+            Mutant::B02 => (Core, &["I6", "I15"]),
+            Mutant::B04 | Mutant::B05 | Mutant::B15 | Mutant::B17 => (Core, &["I4"]),
+            Mutant::B12 => (Core, &["L1", "L7"]),
+            Mutant::B14 => (Core, &["I3", "L1"]),
+            Mutant::B16 => (Core, &["I4", "I5"]),
+            Mutant::B22 => (Core, &["I9"]),
+            Mutant::B25 | Mutant::B26 => (Full, &["I5", "I7"]),
+            Mutant::C06 => (Core, &["I6"]),
+            Mutant::C08 => (Full, &["L4"]),
+            Mutant::C10 => (Full, &["I3", "I4"]),
+        };
+        let directed: Option<Scenario> = match mutant {
+            Mutant::B01 => Some(directed::figure_8),
+            Mutant::B16 => Some(directed::commit_bound),
+            _ => None,
+        };
+        Hunt { profile, checkers, directed }
+    }
+
+    /// How a mutant fared.
+    #[derive(Default)]
+    struct Fate {
+        /// The checker, and the seed if it was one.
+        caught: Option<(String, Option<u64>)>,
+        seeds: u64,
+        /// The same without the mutant passes.
+        clean: bool,
+        /// Violations by checkers that do not count.
+        others: Vec<&'static str>,
+        took: Duration,
+    }
+
+    pub(super) fn all(asked: &Asked) -> ExitCode {
+        crate::sim::hush();
+        println!(
+            "{:<7} {:<10} {:<9} {:>7} {:>7}  {:<7} others",
+            "mutant", "checker", "seed", "seeds", "s", "without"
+        );
+        let mut good = true;
+        for mutant in &asked.mutants {
+            let fate = pursue(*mutant, asked);
+            let (checker, seed) = match &fate.caught {
+                Some((checker, Some(seed))) => (checker.as_str(), seed.to_string()),
+                Some((checker, None)) => (checker.as_str(), "directed".into()),
+                None => ("ALIVE", "-".into()),
+            };
+            let clean = if fate.clean { "passes" } else { "FAILS" };
+            let mut others = fate.others.clone();
+            others.sort_unstable();
+            others.dedup();
+            println!(
+                "{:<7} {checker:<10} {seed:<9} {:>7} {:>7.1}  {clean:<7} {}",
+                format!("{mutant:?}"),
+                fate.seeds,
+                fate.took.as_secs_f64(),
+                others.join(" ")
+            );
+            good &= fate.caught.is_some() && fate.clean;
+        }
+        if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    fn pursue(mutant: Mutant, asked: &Asked) -> Fate {
+        let begin = Instant::now();
+        let hunt = hunt(mutant);
+        Mutant::activate(Some(mutant));
+        let mut fate = seeds(&hunt, asked);
+        if fate.caught.is_none()
+            && let Some(scenario) = hunt.directed
+            && let Err(said) = scenario()
+        {
+            let checker = SCENARIO_CHECKERS.iter().find(|(property, _)| said.starts_with(property));
+            let checker = checker.filter(|(_, name)| hunt.checkers.contains(name));
+            fate.caught = checker.map(|(_, name)| ((*name).to_owned(), None));
+        }
+        Mutant::activate(None);
+        fate.clean = match (&fate.caught, hunt.directed) {
+            (Some((_, Some(seed))), _) => sim::run(*seed, &Options::new(hunt.profile)).violation.is_none(),
+            (Some((_, None)), Some(scenario)) => scenario().is_ok(),
+            _ => false,
+        };
+        fate.took = begin.elapsed();
+        fate
+    }
+
+    /// Seeds one after the other until one is caught.
+    fn seeds(hunt: &Hunt, asked: &Asked) -> Fate {
+        let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        let fate = Mutex::new(Fate::default());
+        let options = Options::new(hunt.profile);
+        let work = || {
+            while !over.load(Ordering::Relaxed) {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= asked.seeds {
+                    break;
+                }
+                let violation = sim::run(seed, &options).violation;
+                let mut fate = fate.lock().unwrap_or_else(PoisonError::into_inner);
+                fate.seeds += 1;
+                let Some(violation) = violation else { continue };
+                if hunt.checkers.contains(&violation.name) {
+                    // Of two found at once, the first seed: so that the table is the same again.
+                    let earlier = fate
+                        .caught
+                        .as_ref()
+                        .is_some_and(|(_, caught)| caught.is_some_and(|caught| caught < seed));
+                    if !earlier {
+                        fate.caught = Some((violation.name.to_owned(), Some(seed)));
+                    }
+                    over.store(true, Ordering::Relaxed);
+                } else {
+                    fate.others.push(violation.name);
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..asked.jobs {
+                scope.spawn(work);
+            }
+        });
+        fate.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
