@@ -40,7 +40,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Defaults (PROTOCOL N) for a server at `address`. The drawn values are zero: the driver sets them.
+    /// Defaults (docs/protocol.md, N) for a server at `address`. The drawn values are zero: the driver sets them.
     #[must_use]
     pub fn new(address: Address, bootstrap: Vec<Address>) -> Self {
         Options {

@@ -1,4 +1,4 @@
-//! The defaults of every limit (PROTOCOL.md N). Each is a setting somewhere above; these are the numbers.
+//! The defaults of every limit (docs/protocol.md, N). Each is a setting somewhere above; these are the numbers.
 
 use core::time::Duration;
 
