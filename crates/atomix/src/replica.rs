@@ -176,12 +176,6 @@ impl ReplicaBuilder {
         self
     }
 
-    /// Most open sessions.
-    pub fn sessions(mut self, sessions: usize) -> Self {
-        self.server.sessions = sessions;
-        self
-    }
-
     /// Length of a segment of the log.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = Some(bytes);

@@ -21,9 +21,9 @@ pub struct Options {
     pub read_wait: Duration,
     /// Bounds of a session's timeout.
     pub session_timeouts: (Duration, Duration),
-    /// Most open sessions.
+    /// Most open sessions. Decides what replicas do with an entry: the same on every server of a cluster, so no user sets it.
     pub sessions: usize,
-    /// Most commands of one session in flight (S2), with the reserve.
+    /// Most commands of one session in flight (S2), with the reserve. The same on every server, as above.
     pub window: u64,
     /// Most bytes of one command or query.
     pub command_bytes: usize,

@@ -601,6 +601,35 @@ fn r5_entries_that_memory_dropped_are_fetched_and_if_gone_replaced_by_a_snapshot
 }
 
 #[test]
+fn r5_a_fetch_that_an_acknowledgement_overtook_is_dropped() {
+    let config = Config { log_memory_bytes: 1, ..Config::default() };
+    let mut machine = Machine::leader(config, 3, 0, &[]);
+    let mut entries = vec![machine.raft.entry(Index(1)).cloned().expect("its own first entry")];
+    machine.persist();
+    machine.hear(3, durable(1, 1, 0));
+    machine.hear(2, durable(1, 1, 1));
+    machine.propose().unwrap();
+    entries.push(machine.raft.entry(Index(2)).cloned().expect("not applied yet"));
+    machine.persist();
+    machine.hear(2, durable(1, 1, 2));
+    machine.pass(50);
+    let outcome = AppendOutcome::Mismatch { prev: id(1, 2), hint: EntryId::ZERO };
+    let reply = AppendEntriesReply { term: Term(1), round: Round(2), outcome };
+    let outputs =
+        machine.input(Input::Received { from: server(3), message: PeerMessage::AppendEntriesReply(reply) });
+    assert!(outputs.iter().any(|output| matches!(output, Output::Fetch { .. })), "{outputs:?}");
+    machine.hear(3, durable(1, 2, 2));
+    let late = machine.input(Input::Fetched { to: server(3), from: Index(1), entries: Some(entries) });
+    assert_eq!(said(&late), [], "server 3 has them already");
+    machine.propose().unwrap();
+    let sent = machine.outputs.iter().rev().find_map(|output| match output {
+        Output::Send { to, message: PeerMessage::AppendEntries(m) } if *to == server(3) => Some(m.prev),
+        _ => None,
+    });
+    assert_eq!(sent, Some(id(1, 2)), "and it is sent what comes next");
+}
+
+#[test]
 fn r6_a_transfer_holds_the_log_back_until_the_follower_is_silent_for_long() {
     let config = Config { log_memory_bytes: 1, ..Config::default() };
     let mut machine = Machine::leader(config, 3, 0, &[]);
@@ -770,6 +799,11 @@ fn r6_chunks_out_of_place_and_bad_ones_begin_again() {
     assert_eq!(
         install_outcomes(&machine.hear(2, chunk(3, last, 1, b"bcd", true))),
         [InstallOutcome::Next(2)]
+    );
+    assert_eq!(
+        install_outcomes(&machine.hear(2, chunk(3, last, 0, b"ab", false))),
+        [InstallOutcome::Next(2)],
+        "a copy of the first chunk that comes late does not begin anew"
     );
     machine.hear(2, chunk(3, last, 2, b"cd", true));
     let bad = said(&machine.input(Input::ChunkWritten { last, outcome: ChunkOutcome::Bad }));

@@ -20,10 +20,6 @@ pub struct ServerOptions {
     pub election_timeout: (Duration, Duration),
     /// Bounds of a session's timeout.
     pub session_timeouts: (Duration, Duration),
-    /// Most open sessions.
-    pub sessions: usize,
-    /// Most commands of one session in flight, the reserve included (S2).
-    pub window: u64,
     /// Most bytes of one command or query.
     pub command_bytes: usize,
     /// A snapshot is due when the log since the last one is longer than this and than that snapshot (R6).
@@ -53,8 +49,6 @@ impl ServerOptions {
             heartbeat: limits::HEARTBEAT,
             election_timeout: limits::ELECTION_TIMEOUT,
             session_timeouts: (limits::SESSION_TIMEOUT_MIN, limits::SESSION_TIMEOUT_MAX),
-            sessions: limits::SESSIONS,
-            window: limits::COMMANDS_IN_FLIGHT + limits::COMMANDS_RESERVED,
             command_bytes: limits::COMMAND_BYTES,
             snapshot_log_bytes: limits::SNAPSHOT_LOG_BYTES,
             log_memory_bytes: limits::LOG_MEMORY_BYTES,

@@ -155,8 +155,6 @@ fn engine_options(options: &ServerOptions) -> Result<Options, ServerError> {
     engine.raft.election_timeout = options.election_timeout;
     engine.raft.log_memory_bytes = options.log_memory_bytes;
     engine.session_timeouts = options.session_timeouts;
-    engine.sessions = options.sessions;
-    engine.window = options.window;
     engine.command_bytes = options.command_bytes;
     engine.snapshot_log_bytes = options.snapshot_log_bytes;
     engine.fresh_incarnation = Incarnation(wide()?);
