@@ -151,7 +151,7 @@ pub enum ClientResponse {
         /// The last confirmed contact.
         contact: u64,
     },
-    /// Events of one index (E1), with the bodies one after the other behind the header.
+    /// Events of one index (E1), with the different bodies one after the other behind the header.
     Event(EventHeader, Bytes),
     /// This server does not lead: try the one named, if any.
     NotLeader {
@@ -264,7 +264,11 @@ pub struct EventHeader {
     pub index: Index,
     /// Where this session's events before them were published; zero for none (E1).
     pub previous: Index,
-    /// For which instance each is, and how long its body is.
+    /// Somebody waits until they are acknowledged: at once, in a frame of its own (E6).
+    pub atomic: bool,
+    /// How long each of the bodies is.
+    pub bodies: Vec<u32>,
+    /// The events in order: for which instance each is, and which of the bodies it has. One body may be sent to many.
     pub parts: Vec<(InstanceId, u32)>,
 }
 

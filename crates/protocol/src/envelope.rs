@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, ResourceId};
 
 /// The body of a session's command or query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,10 @@ pub enum Envelope {
     Open(OpenResource),
     /// One operation of an open resource.
     Operation(Operation, Bytes),
+    /// Deletes the resource at a path. A command; the reply is a [`DeleteReply`].
+    Delete(DeleteResource),
+    /// Asks which kind of resource lives at a path. A query; the answer is its kind, an `Option<String>`.
+    Exists(String),
 }
 
 /// Opens a resource (M1).
@@ -30,6 +34,28 @@ pub struct OpenResource {
     pub sharing: Sharing,
 }
 
+/// Deletes a resource (M1, L3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteResource {
+    /// Where it lives.
+    pub path: String,
+    /// Also if it is in use: what it granted is revoked first.
+    pub force: bool,
+}
+
+/// The reply to [`DeleteResource`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeleteReply {
+    /// It is gone. Handles that have it open are told so with their next operation.
+    Deleted,
+    /// There was none.
+    NotThere,
+    /// It is in use, and nothing was forced.
+    InUse,
+    /// It is being revoked, and goes as soon as its holder has let go, or the holder's session has ended.
+    Revoking,
+}
+
 /// Which instance [`OpenResource`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sharing {
@@ -43,7 +69,12 @@ pub enum Sharing {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OpenReply {
     /// Open.
-    Opened(InstanceId),
+    Opened {
+        /// This session's opening of it.
+        instance: InstanceId,
+        /// The resource itself.
+        resource: ResourceId,
+    },
     /// The path holds a resource of another kind, named here.
     WrongKind(String),
     /// No server knows the kind.
@@ -80,6 +111,8 @@ pub enum OperationStatus {
 
 const OPEN: u8 = 1;
 const OPERATION: u8 = 2;
+const DELETE: u8 = 3;
+const EXISTS: u8 = 4;
 
 impl Envelope {
     /// The bytes of a command's or query's body.
@@ -88,6 +121,8 @@ impl Envelope {
         match self {
             Envelope::Open(open) => codec::tagged(OPEN, open, &[]),
             Envelope::Operation(operation, body) => codec::tagged(OPERATION, operation, body),
+            Envelope::Delete(delete) => codec::tagged(DELETE, delete, &[]),
+            Envelope::Exists(path) => codec::tagged(EXISTS, path, &[]),
         }
     }
 
@@ -111,7 +146,16 @@ impl Envelope {
                 let (operation, body) = codec::take_from_bytes(&rest)?;
                 Ok(Envelope::Operation(operation, body))
             }
+            DELETE => codec::from_bytes(&rest).map(Envelope::Delete),
+            EXISTS => codec::from_bytes(&rest).map(Envelope::Exists),
             other => Err(DecodeError::UnknownKind(other)),
         }
+    }
+
+    /// Whose operation the bytes of an envelope are; `None` for what belongs to no instance.
+    #[must_use]
+    pub fn instance(bytes: &Bytes) -> Option<InstanceId> {
+        let (_, rest) = codec::split_tag(bytes).ok().filter(|(tag, _)| *tag == OPERATION)?;
+        codec::take_from_bytes::<Operation>(&rest).ok().map(|(operation, _)| operation.instance)
     }
 }

@@ -113,6 +113,10 @@ number! {
     InstanceId(u64)
 }
 number! {
+    /// A resource, named by the index of the entry that created it. Never reused: a later one at the same path is another (M1).
+    ResourceId(u64)
+}
+number! {
     /// A connection, named by the driver that owns it; never reused within a process, never on the wire.
     LinkId(u64)
 }

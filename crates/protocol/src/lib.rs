@@ -47,8 +47,8 @@ pub use codec::DecodeError;
 pub use durable::{HardState, Identity, WriteBatch};
 pub use entry::{Entry, EntryId, EntryKind};
 pub use ids::{
-    Address, BootNonce, ClientId, ClusterId, GroupId, Incarnation, Index, InstanceId, LinkId, Round,
-    Sequence, ServerId, SessionId, SessionKey, Term,
+    Address, BootNonce, ClientId, ClusterId, GroupId, Incarnation, Index, InstanceId, LinkId, ResourceId,
+    Round, Sequence, ServerId, SessionId, SessionKey, Term,
 };
 pub use member::{Configuration, Member, MemberKind};
 pub use time::{ClusterTime, LocalTime};

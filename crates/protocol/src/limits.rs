@@ -14,7 +14,7 @@ pub const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
 pub const SESSION_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 /// Longest session timeout a server grants.
 pub const SESSION_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// Bound on the drift of two clocks against each other (ρ).
+/// Bound on how much faster or slower than real time any clock runs (ρ).
 pub const CLOCK_DRIFT: f64 = 0.05;
 /// A handshake that takes longer is given up.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,6 +40,16 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 pub const COMMANDS_IN_FLIGHT: u64 = 1_024;
 /// Room kept beside them for releases and cancels sent from `Drop` (S2).
 pub const COMMANDS_RESERVED: u64 = 64;
+/// Most events that a session leaves unacknowledged (E3).
+pub const OUTBOX_EVENTS: u64 = 10_000;
+/// Most bytes of them.
+pub const OUTBOX_BYTES: u64 = 16 << 20;
+/// Most bytes of the different events that one entry publishes to one session: they travel in one frame.
+pub const EVENT_BYTES: usize = 3 << 20;
+/// Most events that wait in the queue of one handle's stream; beyond them it has lagged (E3).
+pub const HANDLE_QUEUE: usize = 1_024;
+/// Most who wait for one lock.
+pub const LOCK_WAITERS: usize = 10_000;
 /// Most open sessions.
 pub const SESSIONS: usize = 65_536;
 /// Bytes of log that consensus keeps in memory (R5).

@@ -31,17 +31,41 @@ pub enum Mutant {
     B25,
     /// Kept replies are dropped at a change of leader.
     B26,
+    /// A silent session is removed by the local timer of the leader instead of a committed expiry.
+    B27,
+    /// A command behind its session's expiry is skipped only when the log is replayed.
+    B28,
+    /// A lock is granted to a session that ended while it waited.
+    B29,
+    /// Fencing tokens come from a counter that is not in the snapshot.
+    B30,
+    /// Events that arrive a second time are delivered a second time.
+    B31,
+    /// A read is served, and believed, without comparing the last index that its client saw.
+    B32,
+    /// A keep-alive is confirmed without a quorum round.
+    C01,
+    /// A keep-alive is confirmed before the leader's own no-op, with earlier leaders' expiries unseen.
+    C02,
+    /// A client counts a confirmed contact from its confirmation instead of its sending.
+    C03,
+    /// Events are acknowledged only when the user's code has taken them.
+    C04,
+    /// A retry is answered from the table without waiting for the acknowledgements of an atomic write.
+    C05,
     /// A new leader's cluster time comes from the applied entries instead of the log.
     C06,
     /// A command refused before the log is not followed by a skip.
     C08,
     /// A wiped server takes part in bootstrap again.
     C10,
+    /// A resource that was deleted and created again is reached by handles of the old one.
+    C11,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Mutant; 15] = [
+    pub const ALL: [Mutant; 27] = [
         Mutant::B01,
         Mutant::B02,
         Mutant::B04,
@@ -54,9 +78,21 @@ impl Mutant {
         Mutant::B22,
         Mutant::B25,
         Mutant::B26,
+        Mutant::B27,
+        Mutant::B28,
+        Mutant::B29,
+        Mutant::B30,
+        Mutant::B31,
+        Mutant::B32,
+        Mutant::C01,
+        Mutant::C02,
+        Mutant::C03,
+        Mutant::C04,
+        Mutant::C05,
         Mutant::C06,
         Mutant::C08,
         Mutant::C10,
+        Mutant::C11,
     ];
 
     /// Whether this bug is to be made now.

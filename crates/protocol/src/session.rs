@@ -31,6 +31,8 @@ pub enum SessionEntry {
     Acknowledge(Vec<Acknowledged>),
     /// Raises the level of a kind of resource (M3).
     RaiseLevel(RaiseLevel),
+    /// Gives up a session whose client leaves its events unacknowledged (E3): they are dropped, and no more are kept. Silence ends it.
+    Overflow(Overflow),
 }
 
 /// Opens a session. Its id is the index of the entry.
@@ -88,6 +90,15 @@ pub struct Expire {
     pub decided_in: Term,
 }
 
+/// Gives up a session whose outbox is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overflow {
+    /// The session.
+    pub session: SessionId,
+    /// The term in which that was decided (R8).
+    pub decided_in: Term,
+}
+
 /// What one client has acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
@@ -118,6 +129,7 @@ const EXPIRE: u8 = 5;
 const TIME: u8 = 6;
 const ACKNOWLEDGE: u8 = 7;
 const RAISE_LEVEL: u8 = 8;
+const OVERFLOW: u8 = 9;
 
 impl SessionEntry {
     /// The bytes that go into the frame and the log.
@@ -132,6 +144,7 @@ impl SessionEntry {
             SessionEntry::Time => codec::tagged(TIME, &(), &[]),
             SessionEntry::Acknowledge(list) => codec::tagged(ACKNOWLEDGE, list, &[]),
             SessionEntry::RaiseLevel(raise) => codec::tagged(RAISE_LEVEL, raise, &[]),
+            SessionEntry::Overflow(overflow) => codec::tagged(OVERFLOW, overflow, &[]),
         }
     }
 
@@ -153,6 +166,7 @@ impl SessionEntry {
             TIME => codec::from_bytes::<()>(&rest).map(|()| SessionEntry::Time),
             ACKNOWLEDGE => codec::from_bytes(&rest).map(SessionEntry::Acknowledge),
             RAISE_LEVEL => codec::from_bytes(&rest).map(SessionEntry::RaiseLevel),
+            OVERFLOW => codec::from_bytes(&rest).map(SessionEntry::Overflow),
             other => Err(DecodeError::UnknownKind(other)),
         }
     }

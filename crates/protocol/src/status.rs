@@ -85,4 +85,10 @@ pub struct Counters {
     pub snapshots_installed: u64,
     /// Frames and handshakes refused.
     pub frames_refused: u64,
+    /// Events sent to clients.
+    pub events_sent: u64,
+    /// Those of them that had been published for an earlier link of their session (E4).
+    pub events_resent: u64,
+    /// Sessions given up because their outboxes were full (E3).
+    pub sessions_given_up: u64,
 }

@@ -11,18 +11,22 @@ use atomix_protocol::client::{
     KeepAlive, NotAnswered, NotLogged, OpenSession, Opened, QueryHeader, ReplyHeader, ReplyOutcome,
 };
 use atomix_protocol::codec::{self, Frame};
-use atomix_protocol::envelope::{Envelope, OpenReply, OpenResource, Operation, OperationStatus, Sharing};
+use atomix_protocol::envelope::{
+    DeleteReply, DeleteResource, Envelope, OpenReply, OpenResource, Operation, OperationStatus, Sharing,
+};
 use atomix_protocol::handshake::{FEATURE_LEVEL, Hello, MAGIC, Refusal, RefusalReason, Role, VERSIONS};
 use atomix_protocol::peer::{
     AppendEntries, AppendEntriesReply, AppendOutcome, InstallOutcome, InstallSnapshot, InstallSnapshotReply,
     PeerMessage, PreVote, PreVoteReply, RequestVote, RequestVoteReply, SnapshotMeta, TimeoutNow,
 };
-use atomix_protocol::session::{Acknowledged, Close, CommandHeader, Expire, Open, RaiseLevel, SessionEntry};
+use atomix_protocol::session::{
+    Acknowledged, Close, CommandHeader, Expire, Open, Overflow, RaiseLevel, SessionEntry,
+};
 use atomix_protocol::status::Status;
 use atomix_protocol::{
     Address, BootNonce, ClientId, ClusterId, ClusterTime, Configuration, DecodeError, Entry, EntryId,
-    EntryKind, GroupId, Incarnation, Index, InstanceId, Member, MemberKind, Round, Sequence, ServerId,
-    SessionId, SessionKey, Term,
+    EntryKind, GroupId, Incarnation, Index, InstanceId, Member, MemberKind, ResourceId, Round, Sequence,
+    ServerId, SessionId, SessionKey, Term,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -244,7 +248,13 @@ fn response_frames() -> Vec<(&'static str, Frame)> {
         (
             "event",
             ClientResponse::Event(
-                EventHeader { index: Index(18), previous: Index(16), parts: vec![(InstanceId(20), 4)] },
+                EventHeader {
+                    index: Index(18),
+                    previous: Index(16),
+                    atomic: true,
+                    bodies: vec![4],
+                    parts: vec![(InstanceId(20), 0), (InstanceId(21), 0)],
+                },
                 body,
             ),
         ),
@@ -306,6 +316,7 @@ fn entries() -> Vec<(&'static str, SessionEntry)> {
             "raise level",
             SessionEntry::RaiseLevel(RaiseLevel { kind: "map".into(), level: 40, decided_in: Term(9) }),
         ),
+        ("overflow", SessionEntry::Overflow(Overflow { session: SessionId(17), decided_in: Term(9) })),
     ]
 }
 
@@ -321,6 +332,8 @@ fn envelopes() -> Vec<(&'static str, Envelope)> {
         ("open, shared", Envelope::Open(open(Sharing::Shared))),
         ("open, own", Envelope::Open(open(Sharing::Own))),
         ("operation", Envelope::Operation(operation, Bytes::from_static(b"body"))),
+        ("delete", Envelope::Delete(DeleteResource { path: "/users".into(), force: true })),
+        ("exists", Envelope::Exists("/users".into())),
     ]
 }
 
@@ -343,7 +356,7 @@ fn golden_text() -> String {
         let _ = writeln!(text, "envelope {name}: {}", hex(&envelope.encode()));
     }
     let replies = [
-        OpenReply::Opened(InstanceId(20)),
+        OpenReply::Opened { instance: InstanceId(20), resource: ResourceId(19) },
         OpenReply::WrongKind("lock".into()),
         OpenReply::UnknownKind,
         OpenReply::BadPath,
@@ -351,6 +364,9 @@ fn golden_text() -> String {
     ];
     for reply in replies {
         let _ = writeln!(text, "open reply {reply:?}: {}", hex(&codec::to_bytes(&reply)));
+    }
+    for reply in [DeleteReply::Deleted, DeleteReply::NotThere, DeleteReply::InUse, DeleteReply::Revoking] {
+        let _ = writeln!(text, "delete reply {reply:?}: {}", hex(&codec::to_bytes(&reply)));
     }
     let statuses = [
         OperationStatus::Ok,
