@@ -25,7 +25,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Opens a session. Needs a tokio runtime with time enabled, which drives it from then on.
+    /// Opens a session. Needs a tokio runtime with time enabled, which drives it from then on. If the future is dropped, or fails,
+    /// a session that was asked for is closed in the background.
     ///
     /// # Errors
     /// [`ClientError::Unreachable`] if no server that knows a leader is reached within
@@ -36,7 +37,8 @@ impl Client {
         let shared = Arc::new(Shared::new(core, runtime, options.operation_timeout));
         let limits = LinkLimits { connect_timeout: options.attempt_timeout, ..LinkLimits::default() };
         let driver = Driver::new(shared.clone(), Links::new(transport, limits));
-        let driving = tokio::spawn(driver.run());
+        let attempt = Attempt { shared: Some(shared.clone()) };
+        tokio::spawn(driver.run());
         let (mut opened, mut states) = (shared.opened.subscribe(), shared.states.subscribe());
         let opening = async {
             tokio::select! {
@@ -45,9 +47,9 @@ impl Client {
             }
         };
         if let Ok(Some(id)) = timeout(options.connect_timeout, opening).await {
+            attempt.succeeded();
             return Ok(Client { session: Arc::new(ClientSession { id, shared }) });
         }
-        driving.abort();
         let reason = shared.inner.lock().trouble.clone();
         Err(ClientError::Unreachable { tried: options.servers, reason })
     }
@@ -71,7 +73,8 @@ impl Client {
     }
 
     /// Closes the session for all clones, once everything submitted is answered. Commands submitted from now on are not done.
-    /// If the cluster makes no progress for a session timeout, the wait ends, and silence ends the session.
+    /// If the cluster makes no progress for a session timeout, the wait ends, and silence ends the session. Once polled, dropping the
+    /// future does not call it off.
     ///
     /// # Errors
     /// If the session had ended before.
@@ -81,6 +84,26 @@ impl Client {
         match states.wait_for(|state| state.is_final()).await.map(|state| *state) {
             Ok(SessionState::Closed) => Ok(()),
             _ => Err(ClientError::SessionEnded),
+        }
+    }
+}
+
+/// An attempt to connect. Given up, it leaves nothing behind: if a session was asked for, the driver goes on until that is closed, or
+/// would have been ended for silence.
+struct Attempt {
+    shared: Option<Arc<Shared>>,
+}
+
+impl Attempt {
+    fn succeeded(mut self) {
+        self.shared = None;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.close();
         }
     }
 }

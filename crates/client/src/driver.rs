@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use crate::clock::now;
-use crate::session::{Inner, Shared};
+use crate::session::{Inner, Shared, Sinks};
 
 /// Most events taken before their outputs are carried out.
 const EVENTS_PER_TURN: usize = 256;
@@ -64,7 +64,9 @@ impl Driver {
         }
         let over = inner.core.state().is_final();
         let deadline = inner.core.next_deadline();
+        let sinks = if over { std::mem::take(&mut inner.sinks) } else { Sinks::new() };
         drop(inner);
+        drop(sinks);
         self.links.flush();
         (!over).then_some(Deadline { now, at: deadline })
     }

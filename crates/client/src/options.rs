@@ -28,7 +28,7 @@ pub struct ClientOptions {
     pub reserve: u64,
     /// Most bytes of one command or query.
     pub command_bytes: usize,
-    /// Bound on the drift of two clocks against each other (ρ).
+    /// Bound on how much faster or slower than real time any clock runs (ρ).
     pub clock_drift: f64,
     /// Ask for sequential and causal reads at this server instead of the leader (Q4).
     pub read_from: Option<Address>,

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use atomix_protocol::client::Consistency;
-use atomix_protocol::{LocalTime, Sequence, SessionId};
+use atomix_protocol::{InstanceId, LocalTime, Sequence, SessionId};
 use atomix_session::core::{Core, Output};
-use atomix_session::{Completion, NotDone, Outcome, Session, SessionError, SessionState};
+use atomix_session::{
+    Completion, EventSink, NotDone, Outcome, Session, SessionError, SessionState, Subscription,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -30,11 +32,17 @@ pub(crate) struct Shared {
     operation_timeout: Option<Duration>,
 }
 
+/// Where the events of each instance go, and by which number each sink is known.
+pub(crate) type Sinks = BTreeMap<InstanceId, Vec<(u64, EventSink)>>;
+
 /// Invariant: completers are those of commands and queries that the core has taken and not ended.
 pub(crate) struct Inner {
     pub(crate) core: Core,
     commands: BTreeMap<Sequence, Completer>,
     queries: BTreeMap<u64, Completer>,
+    pub(crate) sinks: Sinks,
+    /// The last number given to a sink.
+    last_sink: u64,
     /// Nobody drives the core any more.
     driverless: bool,
     /// What was seen last of a server that could not be reached.
@@ -42,7 +50,7 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// Completes what has ended; hands back what concerns links.
+    /// Completes what has ended, and gives events to their sinks; hands back what concerns links.
     pub(crate) fn complete(&mut self, output: Output, shared: &Shared) -> Option<Output> {
         match output {
             Output::Completed(sequence, result) => {
@@ -53,6 +61,12 @@ impl Inner {
             Output::Answered(query, result) => {
                 if let Some(completer) = self.queries.remove(&query) {
                     let _ = completer.send(result);
+                }
+            }
+            Output::Event { instance, index, body } => {
+                // An instance without a sink is one whose handle is gone: nobody misses the event.
+                for (_, sink) in self.sinks.get_mut(&instance).into_iter().flatten() {
+                    sink(index, &body);
                 }
             }
             Output::Opened(session) => {
@@ -74,6 +88,8 @@ impl Shared {
             core,
             commands: BTreeMap::new(),
             queries: BTreeMap::new(),
+            sinks: Sinks::new(),
+            last_sink: 0,
             driverless: false,
             trouble: "no answer".into(),
         };
@@ -93,13 +109,14 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// The driver is gone: whoever still waits learns that the outcome is unknown.
+    /// The driver is gone: whoever still waits learns that the outcome is unknown, and nobody gets events any more.
     pub(crate) fn abandon(&self) {
         let mut inner = self.inner.lock();
         inner.driverless = true;
         let waiting = (std::mem::take(&mut inner.commands), std::mem::take(&mut inner.queries));
+        let sinks = std::mem::take(&mut inner.sinks);
         drop(inner);
-        drop(waiting);
+        drop((waiting, sinks));
         self.states.send_if_modified(|state| {
             let ends = !state.is_final();
             if ends {
@@ -108,6 +125,21 @@ impl Shared {
             ends
         });
         self.wake.notify_one();
+    }
+
+    /// Takes a sink away. It is dropped without the lock: it may hold what calls the session when it goes.
+    fn unsubscribe(&self, instance: InstanceId, number: u64) {
+        let mut inner = self.inner.lock();
+        let Some(sinks) = inner.sinks.get_mut(&instance) else {
+            return;
+        };
+        let place = sinks.iter().position(|(of, _)| *of == number);
+        let sink = place.map(|place| sinks.remove(place));
+        if sinks.is_empty() {
+            inner.sinks.remove(&instance);
+        }
+        drop(inner);
+        drop(sink);
     }
 
     fn deadline(&self, now: LocalTime) -> Option<LocalTime> {
@@ -127,7 +159,7 @@ impl Session for ClientSession {
         self.id
     }
 
-    fn submit(&self, command: Bytes) -> Completion {
+    fn submit(&self, command: Bytes, numbered: &mut dyn FnMut(Sequence)) -> Completion {
         let now = now();
         let mut inner = self.shared.inner.lock();
         if inner.driverless {
@@ -135,6 +167,8 @@ impl Session for ClientSession {
         }
         match inner.core.submit(now, command, self.shared.deadline(now), false) {
             Ok(sequence) => {
+                // What the core has to send leaves with the driver's next turn, which needs the lock: nothing is on its way yet.
+                numbered(sequence);
                 let (completer, completion) = Completion::new();
                 inner.commands.insert(sequence, completer);
                 drop(inner);
@@ -146,8 +180,7 @@ impl Session for ClientSession {
     }
 
     fn submit_detached(&self, command: Bytes) {
-        // Nobody could be told of a refusal. The reserve is there to make it rare, and the session's end does the same in the end.
-        let _ = self.shared.inner.lock().core.submit(now(), command, None, true);
+        self.shared.inner.lock().core.submit_detached(now(), command);
         self.shared.wake.notify_one();
     }
 
@@ -167,6 +200,25 @@ impl Session for ClientSession {
             }
             Err(reason) => Completion::ready(Err(SessionError::NotDone(reason))),
         }
+    }
+
+    fn events(&self, instance: InstanceId, sink: EventSink) -> Subscription {
+        let mut inner = self.shared.inner.lock();
+        if inner.driverless || inner.core.state().is_final() {
+            drop(inner);
+            drop(sink);
+            return Subscription::new(|| ());
+        }
+        inner.last_sink += 1;
+        let number = inner.last_sink;
+        inner.sinks.entry(instance).or_default().push((number, sink));
+        drop(inner);
+        let shared = Arc::downgrade(&self.shared);
+        Subscription::new(move || {
+            if let Some(shared) = Weak::upgrade(&shared) {
+                shared.unsubscribe(instance, number);
+            }
+        })
     }
 
     fn state(&self) -> SessionState {

@@ -1,104 +1,34 @@
 //! The driver against a scripted server: what it carries out, and what becomes of those who wait when it ends.
 
+#[expect(dead_code, reason = "the tests of events use all of it")]
+mod script;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use atomix_client::{Client, ClientError, ClientOptions, status};
-use atomix_protocol::client::{
-    ClientRequest, ClientResponse, Consistency, Opened, ReplyHeader, ReplyOutcome,
-};
+use atomix_protocol::client::Consistency;
 use atomix_protocol::codec::Frame;
-use atomix_protocol::handshake::{Refusal, RefusalReason, Role};
-use atomix_protocol::session::SessionEntry;
-use atomix_protocol::{Address, ClusterId, GroupId, Index, ServerId, SessionId};
+use atomix_protocol::handshake::{Refusal, RefusalReason};
+use atomix_protocol::{Address, GroupId, Index, Sequence};
 use atomix_session::{NotDone, Session, SessionError, SessionState};
-use atomix_transport::{LinkEvent, LinkLimits, Links, MemoryNetwork, Transport};
+use atomix_transport::{MemoryNetwork, Transport};
 use bytes::Bytes;
+use script::{SESSION, Script, Server, options};
 
-const SESSION: SessionId = SessionId(7);
-
-/// How the scripted server treats commands.
-#[derive(Clone, Copy, PartialEq)]
-enum Script {
-    /// Replies to each with its own body, at an index of its own.
-    Echo,
-    /// Says nothing to any.
-    Silent,
-}
-
-/// Serves until its task is dropped.
-async fn serve(network: MemoryNetwork, address: &str, script: Script) {
-    let listener = network.listen(address).await.expect("the address is free");
-    let mut links = Links::new(Arc::new(network), LinkLimits::default());
-    links.serve(listener);
-    tokio::spawn(async move {
-        let mut last_link = 0;
-        loop {
-            match links.next().await {
-                LinkEvent::Accepted(connection) => {
-                    last_link += 1;
-                    links.adopt(last_link, connection);
-                }
-                LinkEvent::Frames(link, frames) => {
-                    for reply in frames.iter().filter_map(|frame| answer(frame, script)) {
-                        links.send(link, reply.encode(GroupId::DEFAULT));
-                    }
-                    links.flush();
-                }
-                LinkEvent::Dialed(_) | LinkEvent::Closed(..) => {}
-            }
-        }
-    });
-}
-
-fn answer(frame: &Bytes, script: Script) -> Option<Frame> {
-    let response = match Frame::decode(frame).expect("clients speak the protocol") {
-        Frame::Hello(mut hello) => {
-            hello.role = Role::Server;
-            hello.cluster = Some(ClusterId(1));
-            hello.server = Some(ServerId(1));
-            return Some(Frame::Hello(hello));
-        }
-        Frame::Request(ClientRequest::Open(open)) => ClientResponse::Opened(Opened {
-            attempt: open.attempt,
-            session: SESSION,
-            timeout_ms: open.timeout_ms,
-        }),
-        Frame::Request(ClientRequest::KeepAlive(alive)) => {
-            ClientResponse::Confirmed { contact: alive.contact }
-        }
-        Frame::Request(ClientRequest::Status) => ClientResponse::Status(Default::default()),
-        Frame::Request(ClientRequest::Command(entry)) if script == Script::Echo => {
-            let SessionEntry::Command(header, body) = SessionEntry::decode(&entry).expect("a command") else {
-                panic!("not a command");
-            };
-            let header = ReplyHeader {
-                sequence: header.sequence,
-                index: Index(SESSION.0 + header.sequence.0),
-                event_index: Index::ZERO,
-                outcome: ReplyOutcome::Applied,
-            };
-            ClientResponse::Reply(header, body)
-        }
-        _ => return None,
-    };
-    Some(Frame::Response(response))
-}
-
-fn options(servers: &[&str]) -> ClientOptions {
-    let mut options = ClientOptions::new(servers.iter().copied());
-    options.connect_timeout = Duration::from_secs(10);
-    options
+/// Submits a command whose sequence does not matter.
+fn submit(session: &Arc<dyn Session>, command: impl Into<Bytes>) -> atomix_session::Completion {
+    session.submit(command.into(), &mut |_| ())
 }
 
 #[tokio::test]
 async fn commands_complete_in_the_order_of_calls() {
     let network = MemoryNetwork::new();
-    serve(network.clone(), "server", Script::Echo).await;
+    Server::start(&network, "server", Script::Echo).await;
     let client = Client::connect(options(&["nobody", "server"]), Arc::new(network)).await.expect("connected");
     assert_eq!(client.id(), SESSION);
     let session = client.session();
-    let calls: Vec<_> = (0..100_u8).map(|number| session.submit(Bytes::copy_from_slice(&[number]))).collect();
+    let calls: Vec<_> = (0..100_u8).map(|number| submit(&session, vec![number])).collect();
     for (number, call) in (0..100_u8).zip(calls) {
         let outcome = call.await.expect("done");
         assert_eq!(
@@ -112,14 +42,16 @@ async fn commands_complete_in_the_order_of_calls() {
 #[tokio::test]
 async fn a_full_window_is_busy_at_once() {
     let network = MemoryNetwork::new();
-    serve(network.clone(), "server", Script::Silent).await;
+    Server::start(&network, "server", Script::Silent).await;
     let mut options = options(&["server"]);
     (options.window, options.reserve) = (2, 1);
     let client = Client::connect(options, Arc::new(network)).await.expect("connected");
     let session = client.session();
-    let _in_flight = (session.submit("one".into()), session.submit("two".into()));
-    let third = session.submit("three".into()).await.expect_err("the window is full");
-    assert_eq!(third, SessionError::NotDone(NotDone::Busy));
+    let _in_flight = (submit(&session, "one"), submit(&session, "two"));
+    let mut numbers = Vec::new();
+    let third = session.submit("three".into(), &mut |number| numbers.push(number)).await;
+    assert_eq!(third, Err(SessionError::NotDone(NotDone::Busy)));
+    assert_eq!(numbers, [], "it has no sequence");
 }
 
 #[tokio::test]
@@ -140,10 +72,10 @@ fn who_waits_learns_that_the_driver_is_gone() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let (session, command, query) = runtime.block_on(async {
         let network = MemoryNetwork::new();
-        serve(network.clone(), "server", Script::Silent).await;
+        Server::start(&network, "server", Script::Silent).await;
         let client = Client::connect(options(&["server"]), Arc::new(network)).await.expect("connected");
         let session = client.session();
-        let command = session.submit("command".into());
+        let command = submit(&session, "command");
         let query = session.query("query".into(), Consistency::Linearizable);
         (session, command, query)
     });
@@ -153,7 +85,7 @@ fn who_waits_learns_that_the_driver_is_gone() {
     elsewhere.block_on(async {
         assert!(matches!(command.await, Err(SessionError::Unknown(_))));
         assert!(matches!(query.await, Err(SessionError::Unknown(_))));
-        let late = session.submit("late".into()).await;
+        let late = submit(&session, "late").await;
         assert_eq!(late, Err(SessionError::NotDone(NotDone::SessionEnded)));
     });
 }
@@ -161,31 +93,39 @@ fn who_waits_learns_that_the_driver_is_gone() {
 #[tokio::test]
 async fn the_last_reference_closes_the_session() {
     let network = MemoryNetwork::new();
-    let mut listener = network.listen("server").await.expect("the address is free");
-    let connecting = tokio::spawn(Client::connect(options(&["server"]), Arc::new(network)));
-    let mut connection = listener.accept().await.expect("the client connects");
-    let mut closed = false;
-    let mut client = Some(connecting);
-    let mut frames = Vec::new();
-    while !closed && connection.receiver.receive(&mut frames).await.expect("the client speaks") {
-        for frame in frames.drain(..) {
-            closed |= matches!(Frame::decode(&frame), Ok(Frame::Request(ClientRequest::Close)));
-            if let Some(answer) = answer(&frame, Script::Silent) {
-                connection.sender.send(&mut vec![answer.encode(GroupId::DEFAULT)]).await.expect("it stands");
-            }
-            if matches!(Frame::decode(&frame), Ok(Frame::Request(ClientRequest::Open(_)))) {
-                let client = client.take().expect("one session").await.expect("no panic").expect("connected");
-                assert_eq!(client.session().id(), SESSION);
-            }
-        }
+    let mut server = Server::start(&network, "server", Script::Silent).await;
+    let client = Client::connect(options(&["server"]), Arc::new(network)).await.expect("connected");
+    let session = client.session();
+    drop(client);
+    assert_eq!((session.id(), session.state().is_final()), (SESSION, false));
+    assert!(server.sessions.borrow().contains(&SESSION));
+    drop(session);
+    server.sessions.wait_for(|sessions| sessions.is_empty()).await.expect("it was left to expire");
+}
+
+#[tokio::test]
+async fn a_sequence_is_told_at_the_call() {
+    let network = MemoryNetwork::new();
+    Server::start(&network, "server", Script::Echo).await;
+    let client = Client::connect(options(&["server"]), Arc::new(network)).await.expect("connected");
+    let session = client.session();
+    let mut numbers = Vec::new();
+    let calls: Vec<_> =
+        (0..3).map(|_| session.submit("x".into(), &mut |number| numbers.push(number))).collect();
+    assert_eq!(numbers, [Sequence(1), Sequence(2), Sequence(3)]);
+    for call in calls {
+        call.await.expect("done");
     }
-    assert!(closed, "the session was left to expire");
+    client.close().await.expect("closed");
+    let late = session.submit("x".into(), &mut |number| numbers.push(number)).await;
+    assert_eq!(late, Err(SessionError::NotDone(NotDone::SessionEnded)));
+    assert_eq!(numbers.len(), 3);
 }
 
 #[tokio::test]
 async fn closing_waits_for_the_cluster() {
     let network = MemoryNetwork::new();
-    serve(network.clone(), "server", Script::Silent).await;
+    Server::start(&network, "server", Script::Silent).await;
     let mut options = options(&["server"]);
     options.session_timeout = Duration::from_millis(200);
     let client = Client::connect(options, Arc::new(network)).await.expect("connected");
@@ -197,7 +137,7 @@ async fn closing_waits_for_the_cluster() {
 #[tokio::test]
 async fn the_status_of_one_server() {
     let network = MemoryNetwork::new();
-    serve(network.clone(), "server", Script::Silent).await;
+    Server::start(&network, "server", Script::Silent).await;
     let transport: Arc<dyn Transport> = Arc::new(network.clone());
     let patience = Duration::from_secs(10);
     assert_eq!(status(transport.clone(), &"server".into(), patience).await, Ok(Default::default()));

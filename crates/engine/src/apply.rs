@@ -1,6 +1,6 @@
 //! From committed entries to what clients are told.
 
-use atomix_protocol::client::{ClientResponse, EndReason};
+use atomix_protocol::client::EndReason;
 use atomix_protocol::{Entry, Index, LocalTime};
 use atomix_session::table::Effect;
 
@@ -20,6 +20,7 @@ impl Engine {
             raft.applied(last);
         }
         self.led_through(now, last);
+        self.folded_through(last);
     }
 
     fn on_effect(&mut self, now: LocalTime, effect: Effect) {
@@ -32,21 +33,24 @@ impl Engine {
                 self.on_opened(now, client, attempt, session);
             }
             Effect::OpenRefused { client, attempt } => self.on_open_refused(now, client, attempt),
-            Effect::Reply { session, header, body, kept } => {
+            Effect::Published { session, atomic } if leads => self.on_events(now, session, atomic),
+            Effect::GivenUp { session } if leads => self.on_given_up(now, session),
+            Effect::Trimmed { .. } if leads => self.marks.acknowledge_entries += 1,
+            Effect::Published { .. } | Effect::GivenUp { .. } | Effect::Trimmed { .. } => {}
+            Effect::Reply { session, header, body, kept, atomic } => {
                 if !kept {
                     self.counters.commands_applied += 1;
                 } else if leads {
                     self.counters.answered_from_table += 1;
                     self.mark_retry(header.index);
                 }
-                if let Some(id) = self.link_of(session) {
-                    self.respond(id, ClientResponse::Reply(header, body));
-                }
+                self.answer(session, header, body, atomic);
             }
             Effect::Gap { session, expected } => self.on_gap(session, expected),
             Effect::Ended { session, reason, new } => {
                 if new && leads {
                     self.liveness.ended(session);
+                    self.on_events_ended(session);
                 }
                 if new && reason == EndReason::Expired {
                     self.counters.sessions_expired += 1;

@@ -80,6 +80,7 @@ impl Engine {
                             || snapshot.map_or_else(Default::default, |meta| meta.last.index),
                             |entry| entry.id.index,
                         );
+                        self.table.replays_through(self.marks.recovered_index);
                         self.standing = Standing::Member { recovered: true };
                         self.become_member(now, configuration, recovered);
                         return;

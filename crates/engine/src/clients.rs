@@ -1,25 +1,19 @@
-//! Requests of clients: open, attach, command, keep-alive, close, status (S1–S6).
+//! Requests of clients: command, keep-alive, close, status (S2–S6).
 
-use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use atomix_protocol::client::{
-    Attach, Attached, ClientRequest, ClientResponse, EndReason, KeepAlive, NotAnswered, NotLogged,
-    OpenSession, Opened,
-};
+use atomix_protocol::client::{ClientRequest, ClientResponse, EndReason, KeepAlive, NotAnswered, NotLogged};
 use atomix_protocol::codec::Frame;
-use atomix_protocol::session::{Close, CommandHeader, Open, SessionEntry};
+use atomix_protocol::mutant::Mutant;
+use atomix_protocol::session::{Close, CommandHeader, SessionEntry};
 use atomix_protocol::{
     Address, ClientId, EntryKind, LinkId, LocalTime, Sequence, ServerId, SessionId, SessionKey, Term,
 };
 use atomix_raft::{Refused, Role};
-use atomix_session::table::{Lookup, SessionInfo};
+use atomix_session::table::Lookup;
 use bytes::Bytes;
 
 use crate::engine::Engine;
-
-/// How long an attachment for reads waits at a server that has not applied the session's opening yet.
-const ATTACH_WAIT: Duration = Duration::from_millis(500);
 
 /// A link from a client.
 #[derive(Debug, Default)]
@@ -29,31 +23,31 @@ pub(crate) struct ClientLink {
     /// The session that only reads on this link.
     pub(crate) reads_as: Option<SessionId>,
     /// It was attached, and was told that it no longer is: what was under way since then means nothing.
-    detached: bool,
+    pub(crate) detached: bool,
     /// What waits for this leader to be established, or for the session to become known here.
-    parked: Option<ClientRequest>,
+    pub(crate) parked: Option<ClientRequest>,
     /// Reads that wait.
     pub(crate) reads: usize,
 }
 
 /// A session, as its leader serves it.
 #[derive(Debug)]
-struct Attachment {
-    link: Option<LinkId>,
+pub(crate) struct Attachment {
+    pub(crate) link: Option<LinkId>,
     /// The last sequence that is in this leader's log. Invariant: all before it are too, or were applied.
-    logged: Sequence,
+    pub(crate) logged: Sequence,
     /// The newest sequence that came since a gap was answered: one that is not newer begins another attempt (S3).
-    since_gap: Option<Sequence>,
-    closing: bool,
+    pub(crate) since_gap: Option<Sequence>,
+    pub(crate) closing: bool,
 }
 
 /// What a leader knows of its clients. Empty on other servers, but for what is parked.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
-    attachments: BTreeMap<SessionId, Attachment>,
+    pub(crate) attachments: BTreeMap<SessionId, Attachment>,
     /// Openings in this leader's log, and who waits for them.
-    opening: BTreeMap<(ClientId, u64), (LinkId, SessionKey)>,
-    parked: BTreeSet<LinkId>,
+    pub(crate) opening: BTreeMap<(ClientId, u64), (LinkId, SessionKey)>,
+    pub(crate) parked: BTreeSet<LinkId>,
 }
 
 impl Engine {
@@ -82,6 +76,9 @@ impl Engine {
                 }
                 None => self.turn_away(now, id, "no session is attached to this link"),
             },
+            (ClientRequest::Acknowledge { event }, Some(session)) => {
+                self.acknowledge(now, session, event, None);
+            }
             // Contacts count at the leader, and acknowledgements are folded into the log there.
             (ClientRequest::KeepAlive(_) | ClientRequest::Acknowledge { .. }, _) => {}
             (ClientRequest::Command(_) | ClientRequest::Close, None) if detached => {}
@@ -108,7 +105,7 @@ impl Engine {
         raft.configuration().member(leader).map(|member| member.client_address.clone())
     }
 
-    fn not_leader(&self) -> ClientResponse {
+    pub(crate) fn not_leader(&self) -> ClientResponse {
         let term = self.raft.as_ref().map_or(Term::ZERO, atomix_raft::Raft::term);
         ClientResponse::NotLeader { leader: self.leader_address(), term }
     }
@@ -116,14 +113,16 @@ impl Engine {
     /// Whether this server leads, knows all that was committed before its term, and has set up for it.
     pub(crate) fn is_established(&self) -> bool {
         match (&self.raft, &self.leading) {
-            (Some(raft), Some(leading)) => raft.is_established() && raft.term() == leading.term,
+            (Some(raft), Some(leading)) => {
+                (raft.is_established() || Mutant::C02.active()) && raft.term() == leading.term
+            }
             _ => false,
         }
     }
 
     /// Says whether sessions can be served here now. A leader that is about to be established lets the request wait: that is a
     /// matter of one round, and a client that is sent away takes longer to come back.
-    fn leads_or_parks(&mut self, id: LinkId, request: impl FnOnce() -> ClientRequest) -> bool {
+    pub(crate) fn leads_or_parks(&mut self, id: LinkId, request: impl FnOnce() -> ClientRequest) -> bool {
         if self.is_established() {
             return true;
         }
@@ -136,7 +135,7 @@ impl Engine {
         false
     }
 
-    fn park(&mut self, id: LinkId, request: ClientRequest) {
+    pub(crate) fn park(&mut self, id: LinkId, request: ClientRequest) {
         if let Some(client) = self.links.client_mut(id) {
             client.parked = Some(request);
             self.clients.parked.insert(id);
@@ -154,172 +153,6 @@ impl Engine {
         }
     }
 
-    fn open(&mut self, now: LocalTime, id: LinkId, open: OpenSession) {
-        if !self.leads_or_parks(id, || ClientRequest::Open(open.clone())) {
-            return;
-        }
-        if let Some(session) = self.table.opened_by(open.client, open.attempt) {
-            self.finish_opening(now, id, open.attempt, session, open.key);
-            return;
-        }
-        let waits = self.clients.opening.insert((open.client, open.attempt), (id, open.key));
-        if waits.is_some() {
-            return;
-        }
-        let (least, most) = self.options.session_timeouts;
-        let timeout_ms = open.timeout_ms.clamp(millis(least), millis(most));
-        let (client, attempt, key) = (open.client, open.attempt, open.key);
-        let entry = SessionEntry::Open(Open { client, attempt, key, principal: String::new(), timeout_ms });
-        if let Err(refused) = self.propose(now, &entry, None) {
-            self.clients.opening.remove(&(client, attempt));
-            match refused {
-                Refused::NotLeader { .. } => {
-                    let response = self.not_leader();
-                    self.respond(id, response);
-                }
-                _ => self.turn_away(now, id, "busy"),
-            }
-        }
-    }
-
-    /// A session stands that was opened, or found open: whoever waits for it is attached.
-    pub(crate) fn on_opened(&mut self, now: LocalTime, client: ClientId, attempt: u64, session: SessionId) {
-        if let Some((id, key)) = self.clients.opening.remove(&(client, attempt)) {
-            self.finish_opening(now, id, attempt, session, key);
-        }
-    }
-
-    pub(crate) fn on_open_refused(&mut self, now: LocalTime, client: ClientId, attempt: u64) {
-        if let Some((id, _)) = self.clients.opening.remove(&(client, attempt)) {
-            self.turn_away(now, id, "too many sessions, or a later session of this client took its place");
-        }
-    }
-
-    fn finish_opening(
-        &mut self,
-        now: LocalTime,
-        id: LinkId,
-        attempt: u64,
-        session: SessionId,
-        key: SessionKey,
-    ) {
-        // The client may be gone by now: it will ask again, or the session ends for silence.
-        let (Some(info), Some(_)) = (self.table.session(session), self.links.client_mut(id)) else { return };
-        if info.key != key {
-            self.turn_away(now, id, "that attempt opened a session with another key");
-            return;
-        }
-        self.bind(now, id, session, &info);
-        let timeout_ms = millis(info.timeout);
-        self.respond(id, ClientResponse::Opened(Opened { attempt, session, timeout_ms }));
-    }
-
-    fn attach(&mut self, now: LocalTime, id: LinkId, attach: Attach) {
-        if !self.leads_or_parks(id, || ClientRequest::Attach(attach.clone())) {
-            return;
-        }
-        let session = attach.session;
-        if self.table.applied().0.0 < session.0 {
-            // Opened by a later leader that this one has not heard of yet: what it does not know has not ended (S7).
-            let term = self.raft.as_ref().map_or(Term::ZERO, atomix_raft::Raft::term);
-            self.respond(id, ClientResponse::NotLeader { leader: None, term });
-            return;
-        }
-        match self.open_session(session, attach.key) {
-            Ok(info) => {
-                self.bind(now, id, session, &info);
-                self.respond(id, ClientResponse::Attached(attached(session, &info)));
-            }
-            Err(reason) => self.respond(id, ClientResponse::Ended { session, reason }),
-        }
-    }
-
-    fn open_session(&self, session: SessionId, key: SessionKey) -> Result<SessionInfo, EndReason> {
-        match self.table.session(session) {
-            Some(info) if info.key == key => Ok(info),
-            Some(_) => Err(EndReason::WrongKey),
-            None => match self.table.lookup(session, Sequence::ZERO) {
-                Lookup::NoSession(reason) => Err(reason),
-                Lookup::New | Lookup::Kept(..) => Err(EndReason::Unknown),
-            },
-        }
-    }
-
-    /// Any server serves reads of a session that it knows. A session is named by the index that opened it: once that is applied,
-    /// the table's word is final.
-    fn attach_to_read(&mut self, now: LocalTime, id: LinkId, attach: Attach) {
-        let session = attach.session;
-        if self.table.applied().0.0 < session.0 {
-            if self.links.link(id).is_some_and(|link| !link.has_deadline()) {
-                self.links.set_deadline(id, Some(now + ATTACH_WAIT));
-            }
-            self.park(id, ClientRequest::Attach(attach));
-            return;
-        }
-        self.links.set_deadline(id, None);
-        match self.open_session(session, attach.key) {
-            Ok(info) => {
-                if let Some(client) = self.links.client_mut(id) {
-                    client.reads_as = Some(session);
-                }
-                self.respond(id, ClientResponse::Attached(attached(session, &info)));
-            }
-            Err(reason) => self.respond(id, ClientResponse::Ended { session, reason }),
-        }
-    }
-
-    /// The session did not become known here in time.
-    pub(crate) fn on_attach_deadline(&mut self, id: LinkId) {
-        let parked = self.links.client_mut(id).and_then(|client| client.parked.take());
-        if self.clients.parked.remove(&id) && parked.is_some() {
-            let response = self.not_leader();
-            self.respond(id, response);
-        }
-    }
-
-    /// Makes this link the session's. An earlier one is of no use to the client any more.
-    fn bind(&mut self, now: LocalTime, id: LinkId, session: SessionId, info: &SessionInfo) {
-        self.unbind(id);
-        let attachment = self.clients.attachments.entry(session).or_insert(Attachment {
-            link: None,
-            logged: info.last_sequence,
-            since_gap: None,
-            closing: false,
-        });
-        attachment.logged = attachment.logged.max(info.last_sequence);
-        attachment.since_gap = None;
-        let before = attachment.link.replace(id).filter(|before| *before != id);
-        if let Some(client) = self.links.client_mut(id) {
-            client.session = Some(session);
-            client.detached = false;
-        }
-        if let Some(before) = before {
-            self.marks.links_replaced += 1;
-            self.close(now, before);
-        }
-        self.hear(now, session, None);
-    }
-
-    /// A link that turns to another session, or ends, leaves the one it had.
-    fn unbind(&mut self, id: LinkId) {
-        let session = self.links.client_mut(id).and_then(|client| client.session.take());
-        let attachment = session.and_then(|session| self.clients.attachments.get_mut(&session));
-        if let Some(attachment) = attachment.filter(|attachment| attachment.link == Some(id)) {
-            attachment.link = None;
-        }
-    }
-
-    pub(crate) fn on_client_gone(&mut self, id: LinkId, client: &ClientLink) {
-        self.clients.parked.remove(&id);
-        let attachment = client.session.and_then(|session| self.clients.attachments.get_mut(&session));
-        if let Some(attachment) = attachment.filter(|attachment| attachment.link == Some(id)) {
-            attachment.link = None;
-        }
-        if client.reads > 0 {
-            self.reads.forget(id);
-        }
-    }
-
     fn command(&mut self, now: LocalTime, id: LinkId, session: SessionId, payload: Bytes) {
         let (header, body) = match SessionEntry::decode(&payload) {
             Ok(SessionEntry::Command(header, body)) if header.session == session => (header, body.len()),
@@ -329,12 +162,13 @@ impl Engine {
                 return;
             }
         };
+        self.acknowledge(now, session, header.acknowledged_event, Some(header.lowest_unanswered));
         match self.table.lookup(session, header.sequence) {
             Lookup::New => self.log_command(now, id, header, body, payload),
-            Lookup::Kept(reply, body) => {
+            Lookup::Kept(reply, body, atomic) => {
                 self.counters.answered_from_table += 1;
                 self.mark_retry(reply.index);
-                self.respond(id, ClientResponse::Reply(reply, body));
+                self.answer(session, reply, body, atomic && !Mutant::C05.active());
             }
             Lookup::NoSession(reason) => self.respond(id, ClientResponse::Ended { session, reason }),
         }
@@ -389,6 +223,13 @@ impl Engine {
     }
 
     fn keep_alive(&mut self, now: LocalTime, session: SessionId, alive: KeepAlive) {
+        if Mutant::C01.active()
+            && let Some(id) = self.link_of(session)
+        {
+            self.respond(id, ClientResponse::Confirmed { contact: alive.contact });
+        }
+        // First: what it acknowledges may be what kept its contacts from counting (E6).
+        self.acknowledge(now, session, alive.acknowledged_event, Some(alive.lowest_unanswered));
         self.hear(now, session, Some(alive.contact));
     }
 
@@ -482,12 +323,4 @@ impl Engine {
         self.clients.parked = clients.parked;
         waited
     }
-}
-
-fn attached(session: SessionId, info: &SessionInfo) -> Attached {
-    Attached { session, timeout_ms: millis(info.timeout), last_sequence: info.last_sequence }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

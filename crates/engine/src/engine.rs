@@ -7,8 +7,9 @@ use atomix_protocol::status::Counters;
 use atomix_protocol::{
     Configuration, Entry, HardState, Identity, Index, LinkId, LocalTime, ServerId, WriteBatch,
 };
+use atomix_session::deliveries::Deliveries;
 use atomix_session::liveness::Liveness;
-use atomix_session::table::{Limits, Table};
+use atomix_session::table::{Backlog, Limits, Table};
 use atomix_session::{RestoreError, StateMachine};
 use bytes::Bytes;
 use rand::SeedableRng;
@@ -16,6 +17,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 
 use crate::bootstrap::Standing;
 use crate::clients::Clients;
+use crate::events::Events;
 use crate::leading::Leading;
 use crate::links::Links;
 use crate::marks::Marks;
@@ -57,6 +59,8 @@ pub struct Engine {
     pub(crate) reads: Reads,
     pub(crate) snapshots: Snapshots,
     pub(crate) liveness: Liveness,
+    pub(crate) deliveries: Deliveries,
+    pub(crate) events: Events,
     /// What this leader keeps for its term only. Invariant: `None` unless the last role that consensus reported is leader.
     pub(crate) leading: Option<Leading>,
     pub(crate) counters: Counters,
@@ -80,6 +84,7 @@ impl Engine {
         now: LocalTime,
     ) -> Result<Self, RestoreError> {
         let limits = Limits { sessions: options.sessions, window: options.window };
+        let outbox = Backlog { events: options.outbox_events, bytes: options.outbox_bytes };
         let fresh = Identity { incarnation: options.fresh_incarnation };
         let mut engine = Engine {
             identity: recovered.identity.unwrap_or(fresh),
@@ -93,6 +98,8 @@ impl Engine {
             reads: Reads::default(),
             snapshots: Snapshots::default(),
             liveness: Liveness::new(options.raft.heartbeat),
+            deliveries: Deliveries::new(outbox),
+            events: Events::default(),
             leading: None,
             counters: Counters::default(),
             marks: Marks::default(),
@@ -116,7 +123,8 @@ impl Engine {
         self.links.next_id()
     }
 
-    /// Takes one input. Outputs gather until [`Engine::drain`].
+    /// Takes one input. Outputs gather until [`Engine::drain`]. `now` was read after the input arrived: silence is counted from it,
+    /// and must not begin before the client spoke (S7, L2).
     pub fn step(&mut self, now: LocalTime, input: Input) {
         if self.stopped {
             return;
@@ -185,6 +193,12 @@ impl Engine {
         &self.table
     }
 
+    /// What clients have acknowledged to this leader, for checkers.
+    #[must_use]
+    pub fn deliveries(&self) -> &Deliveries {
+        &self.deliveries
+    }
+
     /// The state machine, for checkers and tests.
     #[must_use]
     pub fn machine(&self) -> &dyn StateMachine {
@@ -225,7 +239,7 @@ impl Engine {
                 self.carry_out(now, output);
             }
             self.serve_reads();
-            self.begin_snapshot();
+            self.begin_snapshot(now);
         }
     }
 

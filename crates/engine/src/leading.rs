@@ -1,9 +1,9 @@
-//! What only a leader does: liveness of sessions (S6–S8), time entries (T2, S9).
+//! What only a leader does: liveness of sessions (S6–S8), entries of its own (T2, S9, E2, E3).
 
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use atomix_protocol::client::ClientResponse;
+use atomix_protocol::client::{ClientResponse, EndReason};
 use atomix_protocol::mutant::Mutant;
 use atomix_protocol::session::{Expire, SessionEntry};
 use atomix_protocol::{Index, LocalTime, Round, ServerId, SessionId, Term};
@@ -47,7 +47,9 @@ impl Engine {
         }
         if self.leading.take().is_some() {
             self.liveness.deposed();
-            self.marks.deposed_in_flight += u64::from(self.detach_all());
+            let held = self.events.holds_replies();
+            self.forget_events();
+            self.marks.deposed_in_flight += u64::from(self.detach_all() || held);
         }
         if role != Role::Leader {
             return;
@@ -62,6 +64,9 @@ impl Engine {
             retry_at: None,
         });
         self.liveness.elected(now, &mut self.table.sessions());
+        for session in self.table.withheld() {
+            self.liveness.withhold(now, session);
+        }
         if Mutant::B26.active() {
             self.table.drop_replies();
         }
@@ -106,7 +111,11 @@ impl Engine {
             return;
         }
         leading.retry_at = None;
-        if self.expire_silent(now).is_err() || self.log_time(now).is_err() {
+        let refused = self.expire_silent(now).is_err()
+            || self.give_up_overflowing(now).is_err()
+            || self.fold_if_wanted(now).is_err()
+            || self.log_time(now).is_err();
+        if refused {
             let pause = self.options.raft.heartbeat;
             if let Some(leading) = &mut self.leading {
                 leading.retry_at = Some(now + pause);
@@ -119,7 +128,14 @@ impl Engine {
         while let Some((session, term)) =
             self.leading.as_ref().and_then(|leading| Some((*leading.silent.front()?, leading.term)))
         {
-            self.propose(now, &SessionEntry::Expire(Expire { session, decided_in: term }), Some(term))?;
+            if Mutant::B27.active() {
+                self.table.drop_session(session);
+                self.liveness.ended(session);
+                self.on_events_ended(session);
+                self.on_ended(session, EndReason::Expired);
+            } else {
+                self.propose(now, &SessionEntry::Expire(Expire { session, decided_in: term }), Some(term))?;
+            }
             if let Some(leading) = &mut self.leading {
                 leading.silent.pop_front();
             }

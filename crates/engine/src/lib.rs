@@ -11,7 +11,9 @@
 //! | `handshake` | who may talk here, and which of two processes with one identity stays (I5) |
 //! | `bootstrap` | from a directory to a member (I1–I3) |
 //! | `peers` | where the other servers are, and when to dial again |
-//! | `clients` | open, attach, command, keep-alive, close (S1–S6) |
+//! | `clients` | command, keep-alive, close (S2–S6) |
+//! | `attaching` | open and attach (S1, E4) |
+//! | `events` | pushing, folding, giving up, holding replies (E2–E6) |
 //! | `reads` | queries (Q1–Q4) |
 //! | `apply` | from committed entries to what clients are told |
 //! | `leading` | liveness of sessions and time entries (S6–S9, T2) |
@@ -25,9 +27,11 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod apply;
+mod attaching;
 mod bootstrap;
 mod clients;
 mod engine;
+mod events;
 mod handshake;
 mod input;
 mod leading;

@@ -29,6 +29,16 @@ pub struct Marks {
     pub snapshots_abandoned: u64,
     /// Time entries proposed (T2, S9).
     pub time_entries: u64,
+    /// Indexes with events sent to sessions (E1).
+    pub events_sent: u64,
+    /// Those of them that were published before the link was attached that carried them (E4).
+    pub events_resent: u64,
+    /// Acknowledge entries that trimmed something, applied as leader (E2).
+    pub acknowledge_entries: u64,
+    /// Sessions given up, as leader (E3).
+    pub overflows: u64,
+    /// Replies held for acknowledgements (E6).
+    pub replies_held: u64,
     /// Processes refused because an older one with their identity lives (I5).
     pub duplicate_refused: u64,
     /// Interrupted bootstraps that this server resumed (I2).

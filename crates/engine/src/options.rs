@@ -25,6 +25,10 @@ pub struct Options {
     pub sessions: usize,
     /// Most commands of one session in flight (S2), with the reserve. The same on every server, as above.
     pub window: u64,
+    /// Most events that a session leaves unacknowledged; beyond them it is given up (E3).
+    pub outbox_events: u64,
+    /// Most bytes of them.
+    pub outbox_bytes: u64,
     /// Most bytes of one command or query.
     pub command_bytes: usize,
     /// A snapshot is due when the log since the last one is longer than this and than that snapshot (R6).
@@ -53,6 +57,8 @@ impl Options {
             session_timeouts: (limits::SESSION_TIMEOUT_MIN, limits::SESSION_TIMEOUT_MAX),
             sessions: limits::SESSIONS,
             window: limits::COMMANDS_IN_FLIGHT + limits::COMMANDS_RESERVED,
+            outbox_events: limits::OUTBOX_EVENTS,
+            outbox_bytes: limits::OUTBOX_BYTES,
             command_bytes: limits::COMMAND_BYTES,
             snapshot_log_bytes: limits::SNAPSHOT_LOG_BYTES,
             fresh_incarnation: Incarnation(0),

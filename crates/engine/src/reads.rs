@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use atomix_protocol::client::{
     AnswerHeader, ClientResponse, Consistency, EndReason, NotAnswered, QueryHeader,
 };
+use atomix_protocol::mutant::Mutant;
 use atomix_protocol::{Index, LinkId, LocalTime, SessionId};
 use atomix_session::QueryContext;
 use bytes::Bytes;
@@ -66,7 +67,7 @@ impl Reads {
     /// The answer of this one must show at least `index`. Says what it waits for in the end, if it is known here.
     fn confirm(&mut self, read: u64, index: Index) -> Option<Index> {
         let waiting = self.waiting.get_mut(&read)?;
-        let index = index.max(waiting.header.after_index);
+        let index = if Mutant::B32.active() { index } else { index.max(waiting.header.after_index) };
         waiting.index = Some(index);
         self.by_index.insert((index, read));
         Some(index)

@@ -30,6 +30,8 @@ pub(crate) struct Snapshots {
     held: Option<Output>,
     /// Size of the newest one: the next is due when the log has grown by more (R6).
     size: u64,
+    /// One is due, and acknowledgements were folded for it (E2).
+    folded: bool,
 }
 
 impl Snapshots {
@@ -40,12 +42,18 @@ impl Snapshots {
 
 impl Engine {
     /// Begins an own snapshot if one is due: when the log since the last has outgrown it, never by a count alone (R6).
-    pub(crate) fn begin_snapshot(&mut self) {
+    pub(crate) fn begin_snapshot(&mut self, now: LocalTime) {
         let Some(raft) = &self.raft else { return };
         let due = raft.bytes_since_snapshot() > self.options.snapshot_log_bytes.max(self.snapshots.size);
         if !due || raft.is_installing() || !matches!(self.snapshots.work, Work::Nothing) {
             return;
         }
+        let first = !core::mem::replace(&mut self.snapshots.folded, true);
+        if self.fold_before_snapshot(now, first) {
+            return;
+        }
+        self.snapshots.folded = false;
+        let Some(raft) = &self.raft else { return };
         let meta = raft.snapshot_point();
         assert!(
             meta.last.index == self.table.applied().0,

@@ -50,6 +50,9 @@ impl Engine {
             snapshots_taken: self.counters.snapshots_taken,
             snapshots_installed: self.counters.snapshots_installed,
             frames_refused: self.counters.frames_refused,
+            events_sent: self.marks.events_sent,
+            events_resent: self.marks.events_resent,
+            sessions_given_up: self.marks.overflows,
             ..raft
         }
     }

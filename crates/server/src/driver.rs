@@ -88,12 +88,13 @@ impl Driver {
 
     /// One batch: takes what has queued up and carries out what comes of it. Returns the time, and when the engine wants to be woken.
     fn turn(&mut self, first: Option<Event>) -> Result<(LocalTime, Option<LocalTime>), ServerError> {
-        let now = now();
         let mut next = first;
         for _ in 0..EVENTS_PER_TURN {
             let Some(event) = next.take().or_else(|| self.queued()) else { break };
-            self.take(now, event)?;
+            // Not before it was taken: for how long a session is alive is counted from the receipt of its last contact (S7, L2).
+            self.take(now(), event)?;
         }
+        let now = now();
         if self.engine.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.engine.step(now, Input::Tick);
         }

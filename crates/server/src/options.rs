@@ -24,6 +24,8 @@ pub struct ServerOptions {
     pub command_bytes: usize,
     /// A snapshot is due when the log since the last one is longer than this and than that snapshot (R6).
     pub snapshot_log_bytes: u64,
+    /// Most events, and most bytes of them, that a session leaves unacknowledged: one that leaves more is given up and expires.
+    pub outbox: (u64, u64),
     /// Most bytes of log kept in memory (R5).
     pub log_memory_bytes: u64,
     /// A connection attempt to a peer that takes longer is given up.
@@ -51,6 +53,7 @@ impl ServerOptions {
             session_timeouts: (limits::SESSION_TIMEOUT_MIN, limits::SESSION_TIMEOUT_MAX),
             command_bytes: limits::COMMAND_BYTES,
             snapshot_log_bytes: limits::SNAPSHOT_LOG_BYTES,
+            outbox: (limits::OUTBOX_EVENTS, limits::OUTBOX_BYTES),
             log_memory_bytes: limits::LOG_MEMORY_BYTES,
             connect_timeout: Duration::from_secs(2),
             link_bytes: 64 << 20,

@@ -157,6 +157,7 @@ fn engine_options(options: &ServerOptions) -> Result<Options, ServerError> {
     engine.session_timeouts = options.session_timeouts;
     engine.command_bytes = options.command_bytes;
     engine.snapshot_log_bytes = options.snapshot_log_bytes;
+    (engine.outbox_events, engine.outbox_bytes) = options.outbox;
     engine.fresh_incarnation = Incarnation(wide()?);
     engine.fresh_cluster = ClusterId(wide()?);
     engine.boot_nonce = BootNonce(draw()?);

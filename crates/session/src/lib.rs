@@ -1,8 +1,8 @@
 //! From committed command to reply and event, once and in order.
 //!
 //! Both halves of one contract live here, so that a test can join them by a bad link without any cluster: on the server the
-//! replicated [`table`] and, beside it, the leader's own [`liveness`]; on the client the [`core`]. And the two faces of the
-//! contract: [`StateMachine`] below, [`Session`] above.
+//! replicated [`table`] and, beside it, the leader's own [`liveness`] and [`deliveries`]; on the client the [`core`]. And the two
+//! faces of the contract: [`StateMachine`] below, [`Session`] above.
 //!
 //! Deliberately not inside: consensus, sockets, files, threads, clocks, a runtime. Rules such as S3 are those of docs/protocol.md.
 //!
@@ -10,9 +10,10 @@
 //! |---|---|
 //! | `state_machine` | what is replicated, in bytes: [`StateMachine`], its context and its snapshot |
 //! | `timers` | its timers, on cluster time (T2) |
-//! | [`table`] | who is open, what was applied, which replies are kept (S1–S5, S9) |
+//! | [`table`] | who is open, what was applied, which replies and events are kept (S1–S5, S9, E1, E2) |
 //! | [`liveness`] | who has fallen silent, as one leader sees it (S6–S8) |
-//! | [`core`] | the client's half: sequence, window, leader, retry, keep-alive, handshake |
+//! | [`deliveries`] | who was sent which events, and has acknowledged them, as one leader sees it (E2–E4, E6) |
+//! | [`core`] | the client's half: sequence, window, events, leader, retry, keep-alive, handshake |
 //! | `session` | what a resource's handle needs: [`Session`] |
 //! | `outcome` | how a command or query ends (S5) |
 
@@ -20,6 +21,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod core;
+pub mod deliveries;
 pub mod liveness;
 mod outcome;
 mod session;
@@ -28,8 +30,9 @@ pub mod table;
 mod timers;
 
 pub use outcome::{NotDone, Outcome, SessionError};
-pub use session::{Completion, Session, SessionState};
+pub use session::{Completion, EventSink, Session, SessionState, Subscription};
 pub use state_machine::{
-    Context, KindLevel, QueryContext, RestoreError, Slice, SnapshotSource, StateMachine,
+    Context, KindLevel, Publication, Published, QueryContext, RestoreError, Slice, SnapshotSource,
+    StateMachine,
 };
 pub use timers::{TimerId, Timers};

@@ -41,8 +41,28 @@ struct Watched {
     heard: LocalTime,
     /// Where it stands in `looks`; `None` once its expiry was proposed.
     look: Option<LocalTime>,
-    /// The last round begun when each was received, ascending, with the client's number for it.
+    /// The last round begun when each was received, ascending, with the client's number for it. Invariant: empty while it is
+    /// withheld.
     contacts: VecDeque<(Round, u64)>,
+    withheld: Option<Withheld>,
+}
+
+/// A session whose contacts do not count.
+#[derive(Clone, Copy, Debug)]
+struct Withheld {
+    /// On the clock without stalls.
+    since: LocalTime,
+    /// Whether anything came from it since then.
+    seen: bool,
+}
+
+impl Watched {
+    /// When it has been silent for its timeout. One that still talks while its contacts do not count gets a full timeout from then
+    /// on (E6); for one that does not, nothing is different.
+    fn deadline(&self) -> LocalTime {
+        let talks = self.withheld.filter(|withheld| withheld.seen);
+        talks.map_or(self.heard, |withheld| withheld.since.max(self.heard)) + self.timeout
+    }
 }
 
 impl Clock {
@@ -89,7 +109,8 @@ impl Liveness {
             return;
         }
         let look = heard + timeout;
-        let watched = Watched { timeout, heard, look: Some(look), contacts: VecDeque::new() };
+        let contacts = VecDeque::new();
+        let watched = Watched { timeout, heard, look: Some(look), contacts, withheld: None };
         self.sessions.insert(session, watched);
         self.looks.insert((look, session));
     }
@@ -117,6 +138,10 @@ impl Liveness {
         let Some(watched) = self.sessions.get_mut(&session).filter(|watched| watched.look.is_some()) else {
             return;
         };
+        if let Some(withheld) = &mut watched.withheld {
+            withheld.seen = true;
+            return;
+        }
         watched.heard = now;
         let Some(contact) = contact else {
             return;
@@ -131,6 +156,36 @@ impl Liveness {
         }
         if waiting == 0 {
             self.unconfirmed.insert((round, session));
+        }
+    }
+
+    /// From now on a session's contacts do not count: they are neither heard nor confirmed, and those that wait for a round are not
+    /// confirmed either. It falls silent by that, one timeout from now at the earliest if it goes on talking, whether it leaves
+    /// atomic events unacknowledged (E6) or was given up (E3). Nothing changes for one that is withheld already.
+    pub fn withhold(&mut self, now: LocalTime, session: SessionId) {
+        let Some(since) = self.read_clock(now) else {
+            return;
+        };
+        let Some(watched) = self.sessions.get_mut(&session).filter(|watched| watched.withheld.is_none())
+        else {
+            return;
+        };
+        watched.withheld = Some(Withheld { since, seen: false });
+        if let Some((round, _)) = watched.contacts.front() {
+            self.unconfirmed.remove(&(*round, session));
+            watched.contacts.clear();
+        }
+    }
+
+    /// A session's contacts count again, from now on: it was heard. Nothing changes for one that is not withheld.
+    pub fn count_again(&mut self, now: LocalTime, session: SessionId) {
+        let Some(now) = self.read_clock(now) else {
+            return;
+        };
+        if let Some(watched) = self.sessions.get_mut(&session)
+            && watched.withheld.take().is_some()
+        {
+            watched.heard = now;
         }
     }
 
@@ -173,7 +228,7 @@ impl Liveness {
             let Some(watched) = self.sessions.get_mut(&session) else {
                 continue;
             };
-            let deadline = watched.heard + watched.timeout;
+            let deadline = watched.deadline();
             watched.look = (deadline > now).then_some(deadline);
             if deadline > now {
                 self.looks.insert((deadline, session));
@@ -287,6 +342,56 @@ mod tests {
         liveness.contact(at(0), ONE, Some(1), Round(1));
         run(&mut liveness, 0, 1_000);
         assert_eq!(liveness.confirmed(Round(2)), []);
+    }
+
+    /// A keep-alive from `ONE` with every heartbeat, and a round that confirms what may be confirmed; what fell due, and the
+    /// contacts confirmed.
+    fn talk(liveness: &mut Liveness, from: u64, until: u64) -> (Vec<(u64, SessionId)>, Vec<u64>) {
+        let (mut due, mut confirmed) = (Vec::new(), Vec::new());
+        for millis in (from..=until).step_by(50) {
+            liveness.contact(at(millis), ONE, Some(millis), Round(millis));
+            confirmed.extend(liveness.confirmed(Round(millis + 1)).into_iter().map(|(_, contact)| contact));
+            due.extend(liveness.due(at(millis)).into_iter().map(|session| (millis, session)));
+        }
+        (due, confirmed)
+    }
+
+    #[test]
+    fn e6_withheld_contacts_are_neither_heard_nor_confirmed() {
+        let mut liveness = elected(&[ONE]);
+        talk(&mut liveness, 0, 600);
+        liveness.contact(at(600), ONE, Some(7), Round(600));
+        liveness.withhold(at(600), ONE);
+        assert_eq!(liveness.confirmed(Round(700)), [], "one that waits for its round does not count either");
+        assert!(liveness.unconfirmed.is_empty());
+        // A full timeout from the moment of publishing, and no second one for a second event.
+        assert_eq!(talk(&mut liveness, 650, 900), (vec![], vec![]));
+        liveness.withhold(at(900), ONE);
+        assert_eq!(talk(&mut liveness, 950, 3_000), (vec![(1_600, ONE)], vec![]));
+    }
+
+    #[test]
+    fn e6_contacts_count_again_once_it_has_acknowledged() {
+        let mut liveness = elected(&[ONE]);
+        liveness.withhold(at(0), ONE);
+        assert_eq!(talk(&mut liveness, 0, 900), (vec![], vec![]));
+        liveness.count_again(at(900), ONE);
+        let (due, confirmed) = talk(&mut liveness, 950, 1_100);
+        assert_eq!((due, confirmed), (vec![], vec![950, 1_000, 1_050, 1_100]));
+        liveness.count_again(at(1_150), ONE);
+        assert_eq!(run(&mut liveness, 1_150, 5_000), [(2_100, ONE)], "that was no contact");
+    }
+
+    #[test]
+    fn e6_a_session_that_is_gone_anyway_is_due_when_it_would_have_been() {
+        let mut liveness = elected(&[ONE, TWO]);
+        run(&mut liveness, 0, 800);
+        liveness.withhold(at(800), ONE);
+        liveness.withhold(at(800), TWO);
+        liveness.contact(at(850), TWO, None, Round(1));
+        assert_eq!(run(&mut liveness, 850, 5_000), [(1_000, ONE), (1_800, TWO)]);
+        liveness.count_again(at(5_000), TWO);
+        assert_eq!(run(&mut liveness, 5_050, 9_000), [], "its expiry is in the log");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use atomix_protocol::client::Consistency;
-use atomix_protocol::{LocalTime, SessionId};
+use atomix_protocol::{Index, InstanceId, LocalTime, Sequence, SessionId};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
@@ -23,13 +23,24 @@ pub trait Session: Send + Sync + 'static {
 
     /// Submits a command: it takes its sequence now, so that the order of effects is the order of calls (S2, S11). Dropping the
     /// completion does not take the command back.
-    fn submit(&self, command: Bytes) -> Completion;
+    ///
+    /// `numbered` is told the sequence before the command is on its way, so before any event that it causes: whoever is to be told
+    /// of those can be ready. It is not called if the command is not taken, and must not call the session.
+    fn submit(&self, command: Bytes, numbered: &mut dyn FnMut(Sequence)) -> Completion;
 
     /// Submits a command from a `Drop`: uses the room reserved for that, and nobody waits for it (S2).
     fn submit_detached(&self, command: Bytes);
 
     /// Asks a query. It sees at least what its consistency promises.
     fn query(&self, query: Bytes, consistency: Consistency) -> Completion;
+
+    /// Gives every event for `instance` to `sink`, in order, each once, until the subscription is dropped or the session ends; the
+    /// sink is dropped then. Several sinks of one instance are all called. An event of an index comes before the completion of the
+    /// command at that index (E5), and is acknowledged when the sinks have returned (E3).
+    ///
+    /// The sink is called by whoever moves the session, with its lock held: it updates local state, wakes, and returns. It must not
+    /// block or panic, and must not call the session, nor drop a [`Subscription`] of it.
+    fn events(&self, instance: InstanceId, sink: EventSink) -> Subscription;
 
     /// The state of the session (S10).
     fn state(&self) -> SessionState;
@@ -45,6 +56,36 @@ pub trait Session: Send + Sync + 'static {
 
     /// Waits until the session's clock shows `deadline`.
     async fn sleep_until(&self, deadline: LocalTime);
+}
+
+/// What is called with each event of an instance: the index at which it was published, and what it says.
+pub type EventSink = Box<dyn FnMut(Index, &Bytes) + Send>;
+
+/// A sink's place in a session. Dropping it takes the sink away.
+#[must_use = "dropping it ends the subscription"]
+pub struct Subscription {
+    end: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+impl Subscription {
+    /// For whoever implements [`Session`]: `end` takes the sink away.
+    pub fn new(end: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Subscription { end: Some(Box::new(end)) }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            end();
+        }
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").finish_non_exhaustive()
+    }
 }
 
 /// How a session is doing (S10).

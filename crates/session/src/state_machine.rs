@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use atomix_protocol::{ClusterTime, Index, Sequence, SessionId};
+use atomix_protocol::{ClusterTime, Index, InstanceId, Sequence, SessionId};
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -83,6 +83,24 @@ pub struct KindLevel {
 #[error("snapshot can't be read: {0}")]
 pub struct RestoreError(pub String);
 
+/// What a state machine published in one call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// The events, in order.
+    pub events: Vec<Publication>,
+    /// Whether the reply waits for their acknowledgements (E6).
+    pub atomic: bool,
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// To whom, and for which instance of theirs.
+    pub to: Vec<(SessionId, InstanceId)>,
+    /// What it says. Shared by all outboxes that it goes to.
+    pub body: Bytes,
+}
+
 /// What a state machine may know and do while it applies.
 #[derive(Debug)]
 pub struct Context<'a> {
@@ -91,6 +109,7 @@ pub struct Context<'a> {
     session: Option<SessionId>,
     sequence: Sequence,
     timers: &'a mut Timers,
+    published: &'a mut Published,
     random: Option<Xoshiro256PlusPlus>,
 }
 
@@ -102,8 +121,9 @@ impl<'a> Context<'a> {
         session: Option<SessionId>,
         sequence: Sequence,
         timers: &'a mut Timers,
+        published: &'a mut Published,
     ) -> Self {
-        Context { index, time, session, sequence, timers, random: None }
+        Context { index, time, session, sequence, timers, published, random: None }
     }
 
     /// Index of the entry being applied.
@@ -133,6 +153,17 @@ impl<'a> Context<'a> {
     /// The timers.
     pub fn timers(&mut self) -> &mut Timers {
         self.timers
+    }
+
+    /// Publishes an event to sessions, each with the instance that it is for (E1). Those that are not open are passed over. Each
+    /// session gets the events of one index together, in order of publishing, and before the reply of that index (E5).
+    pub fn publish(&mut self, to: Vec<(SessionId, InstanceId)>, body: Bytes) {
+        self.published.events.push(Publication { to, body });
+    }
+
+    /// The reply to this command waits until every live session has acknowledged the events of this index (E6).
+    pub fn hold_reply(&mut self) {
+        self.published.atomic = true;
     }
 
     /// Randomness that is the same on every replica: seeded by the index.

@@ -112,7 +112,7 @@ fn ended(session: SessionId, reason: EndReason, new: bool) -> Effect {
 
 fn replied(session: SessionId, sequence: u64, index: u64, body: &str, kept: bool) -> Effect {
     let header = reply_header(sequence, index, ReplyOutcome::Applied);
-    Effect::Reply { session, header, body: reply(index, body.as_bytes()), kept }
+    Effect::Reply { session, header, body: reply(index, body.as_bytes()), kept, atomic: false }
 }
 
 fn reply_header(sequence: u64, index: u64, outcome: ReplyOutcome) -> ReplyHeader {
@@ -121,7 +121,7 @@ fn reply_header(sequence: u64, index: u64, outcome: ReplyOutcome) -> ReplyHeader
 
 fn without_body(session: SessionId, sequence: u64, index: u64, outcome: ReplyOutcome, kept: bool) -> Effect {
     let header = reply_header(sequence, index, outcome);
-    Effect::Reply { session, header, body: Bytes::new(), kept }
+    Effect::Reply { session, header, body: Bytes::new(), kept, atomic: false }
 }
 
 fn gap(session: SessionId, expected: u64) -> Effect {
@@ -174,7 +174,7 @@ fn rule_s3_a_command_is_applied_iff_it_is_the_next() {
     assert_eq!(replica.command(session, 2, "b"), replied(session, 2, 6, "b", false));
     assert_eq!(replica.machine.applied.len(), 2);
     assert_eq!(replica.table.lookup(session, Sequence(3)), Lookup::New);
-    let kept = Lookup::Kept(reply_header(1, 3, ReplyOutcome::Applied), reply(3, b"a"));
+    let kept = Lookup::Kept(reply_header(1, 3, ReplyOutcome::Applied), reply(3, b"a"), false);
     assert_eq!(replica.table.lookup(session, Sequence(1)), kept);
 }
 
@@ -425,15 +425,22 @@ fn golden_bytes_of_the_sessions_part() {
     replica.command(one, 1, "a");
     replica.only(&SessionEntry::Skip(header(one, 2, 2)));
     replica.command_from(one, 3, 2, "timer 500");
+    let entry = SessionEntry::Command(header(one, 4, 2), Bytes::from_static(b"!send 1 hi"));
+    assert_eq!(replica.apply(&entry).len(), 2);
     let (bytes, machine) = (replica.bytes(), atomix_protocol::codec::to_bytes(&replica.machine));
     let part = bytes.len() - machine.len() - 8 - 18;
     let golden = [
-        "0873657373696f6e7301002a00000000000000", // name, version, length
-        "04ac020101f40300000001", // head: 4, 300 ms, one timer at 500 ms, no levels, no clean-ups, 1
-        "0107010063008827030200", // 1 of client 7, attempt 1, key, 5,000 ms; last 3, lowest 2
-        "02",                     // two replies
-        "03000200",               // 2: skipped at 3
-        "0400000b343a74696d657220353030", // 3: applied at 4
+        "0873657373696f6e7302004c00000000000000", // name, version, length
+        "05ac020101f4030000000101", // head: 5, 300 ms, one timer at 500 ms, no levels, no clean-ups, 1 body, 1 session
+        "0500026869",               // the first body of 5
+        "01070100630088270402",     // 1 of client 7, attempt 1, key, 5,000 ms; last 4, lowest 2
+        "0000",                     // not given up, nothing trimmed
+        "010501010001",             // one event, at 5: atomic, with the first body, of one part:
+        "0100",                     // for instance 1, with its first body
+        "03",                       // three replies
+        "0300000200",               // 2: skipped at 3
+        "040000000b343a74696d657220353030", // 3: applied at 4
+        "050501000c353a2173656e642031206869", // 4: applied at 5, where its last event is; atomic
     ];
     assert_eq!(hex(&bytes[..part]), golden.concat());
     assert_eq!(hex(&bytes[part..part + 18]), "076d616368696e650100ffffffffffffffff");

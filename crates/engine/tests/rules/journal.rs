@@ -1,17 +1,20 @@
 //! A state machine that remembers every command it was given, in order.
 
-use atomix_protocol::SessionId;
+use atomix_protocol::{InstanceId, SessionId};
 use atomix_session::{
     Context, KindLevel, QueryContext, RestoreError, Slice, SnapshotSource, StateMachine, TimerId,
 };
 use bytes::Bytes;
 
-/// Replies to each command with its place. `timer N` also sets a timer N milliseconds ahead, which adds a line of its own.
+/// Replies to each command with its place. `timer N` also sets a timer N milliseconds ahead, which adds a line of its own. `watch`
+/// makes the session a watcher: `tell TEXT` publishes the text to all of them, `fill N` a body of N bytes. A `!` in front holds the
+/// reply (E6).
 #[derive(Default)]
 pub(crate) struct Journal {
     lines: Vec<String>,
     /// Sessions whose clean-up is half done.
     leaving: Vec<SessionId>,
+    watchers: Vec<SessionId>,
 }
 
 impl Journal {
@@ -30,6 +33,16 @@ impl StateMachine for Journal {
             let deadline = cx.time().plus(std::time::Duration::from_millis(millis));
             cx.timers().set(deadline);
         }
+        let order = line.strip_prefix('!').inspect(|_| cx.hold_reply()).unwrap_or(&line);
+        let watchers = || self.watchers.iter().map(|session| (*session, InstanceId(session.0))).collect();
+        match order.split_once(' ') {
+            Some(("tell", text)) => cx.publish(watchers(), text.to_owned().into()),
+            Some(("fill", count)) => {
+                cx.publish(watchers(), vec![b'x'; count.parse().expect("a number")].into())
+            }
+            _ if order == "watch" => self.watchers.extend(cx.session()),
+            _ => {}
+        }
         self.lines.push(line);
         Bytes::from(self.lines.len().to_string())
     }
@@ -44,6 +57,7 @@ impl StateMachine for Journal {
             self.lines.push("left".into());
             return Slice::Done;
         }
+        self.watchers.retain(|watcher| *watcher != session);
         self.leaving.push(session);
         Slice::More
     }
@@ -57,17 +71,25 @@ impl StateMachine for Journal {
     }
 
     fn snapshot(&self) -> Box<dyn SnapshotSource> {
-        let leaving: Vec<String> = self.leaving.iter().map(|session| session.0.to_string()).collect();
-        Box::new(Bytes::from(format!("{}\n{}", leaving.join(","), self.lines.join(","))))
+        let ids = |sessions: &[SessionId]| -> String {
+            sessions.iter().map(|session| session.0.to_string()).collect::<Vec<_>>().join(",")
+        };
+        let (leaving, watchers) = (ids(&self.leaving), ids(&self.watchers));
+        Box::new(Bytes::from(format!("{leaving}\n{watchers}\n{}", self.lines.join(","))))
     }
 
     fn restore(&mut self, snapshot: Bytes) -> Result<(), RestoreError> {
         let text = String::from_utf8_lossy(&snapshot);
-        let (leaving, lines) = text.split_once('\n').ok_or_else(|| RestoreError("no journal".into()))?;
+        let [leaving, watchers, lines] = text.splitn(3, '\n').collect::<Vec<_>>()[..] else {
+            return Err(RestoreError("no journal".into()));
+        };
         let parts = |text: &str| text.split(',').filter(|part| !part.is_empty()).map(String::from).collect();
         self.lines = parts(lines);
-        let leaving: Vec<String> = parts(leaving);
-        self.leaving = leaving.iter().filter_map(|id| id.parse().ok().map(SessionId)).collect();
+        let ids = |text| -> Vec<SessionId> {
+            let parts: Vec<String> = parts(text);
+            parts.iter().filter_map(|id| id.parse().ok().map(SessionId)).collect()
+        };
+        (self.leaving, self.watchers) = (ids(leaving), ids(watchers));
         Ok(())
     }
 }

@@ -5,22 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use atomix_engine::{Engine, Input, Notice, Options, Output, Recovered, StopReason};
-use atomix_protocol::client::Consistency;
 use atomix_protocol::status::Status;
-use atomix_protocol::{
-    Address, BootNonce, ClientId, ClusterId, Incarnation, LinkId, LocalTime, Sequence, SessionId, SessionKey,
-};
+use atomix_protocol::{Address, BootNonce, ClientId, ClusterId, Incarnation, LinkId, LocalTime, SessionKey};
 use atomix_session::core::{Core, Input as ClientInput, Options as ClientOptions, Output as ClientOutput};
 use atomix_session::{Outcome, SessionError};
 use bytes::Bytes;
 
 use crate::disk::Disk;
 use crate::journal::Journal;
+pub(crate) use crate::users::words;
 
 const LATENCY: Duration = Duration::from_micros(500);
 const WRITE: Duration = Duration::from_micros(300);
 
-type Ending = Result<Outcome, SessionError>;
+pub(crate) type Ending = Result<Outcome, SessionError>;
 
 /// A server's or a client's end of a link: which node, which of its starts, which link.
 type End = (usize, u64, LinkId);
@@ -46,6 +44,8 @@ pub(crate) struct Client {
     pub(crate) core: Core,
     pub(crate) endings: BTreeMap<u64, Ending>,
     pub(crate) answers: BTreeMap<u64, Ending>,
+    /// Index and text of each, in order.
+    pub(crate) events: Vec<(u64, String)>,
 }
 
 pub(crate) struct World {
@@ -62,7 +62,7 @@ pub(crate) struct World {
     drawn: u128,
 }
 
-const CLIENTS: usize = 100;
+pub(crate) const CLIENTS: usize = 100;
 
 impl World {
     /// `count` servers on empty directories, each told to form a cluster of all of them. None runs yet.
@@ -221,7 +221,8 @@ impl World {
         };
         change(self, &mut options);
         let core = Core::new(options, attempt, self.now);
-        self.clients.push(Client { core, endings: BTreeMap::new(), answers: BTreeMap::new() });
+        let (endings, answers) = (BTreeMap::new(), BTreeMap::new());
+        self.clients.push(Client { core, endings, answers, events: Vec::new() });
         let index = self.clients.len() - 1;
         self.drain(CLIENTS + index);
         index
@@ -232,38 +233,6 @@ impl World {
         for server in 0..self.servers.len() {
             self.cut(server, CLIENTS + client);
         }
-    }
-
-    pub(crate) fn submit(&mut self, client: usize, command: &str) -> Sequence {
-        let command = Bytes::copy_from_slice(command.as_bytes());
-        let sequence = self.clients[client].core.submit(self.now, command, None, false).expect("room");
-        self.drain(CLIENTS + client);
-        sequence
-    }
-
-    /// Submits, and waits for the reply.
-    pub(crate) fn write(&mut self, client: usize, command: &str) -> String {
-        let sequence = self.submit(client, command);
-        self.until("a reply", |world| world.clients[client].endings.contains_key(&sequence.0));
-        words(&self.clients[client].endings[&sequence.0])
-    }
-
-    pub(crate) fn ask(&mut self, client: usize, consistency: Consistency) -> u64 {
-        let number =
-            self.clients[client].core.query(self.now, Bytes::new(), consistency, None).expect("room");
-        self.drain(CLIENTS + client);
-        number
-    }
-
-    pub(crate) fn read(&mut self, client: usize, consistency: Consistency) -> String {
-        let number = self.ask(client, consistency);
-        self.until("an answer", |world| world.clients[client].answers.contains_key(&number));
-        words(&self.clients[client].answers[&number])
-    }
-
-    pub(crate) fn session(&mut self, client: usize) -> SessionId {
-        self.until("a session", |world| world.clients[client].core.session().is_some());
-        self.clients[client].core.session().expect("just seen")
     }
 
     pub(crate) fn engine(&self, index: usize) -> &Engine {
@@ -427,7 +396,7 @@ impl World {
         self.events.insert((self.now + after, self.sequence), event);
     }
 
-    fn drain(&mut self, node: usize) {
+    pub(crate) fn drain(&mut self, node: usize) {
         if node >= CLIENTS {
             for output in self.clients[node - CLIENTS].core.drain(self.now) {
                 self.carry_out_client(node, output);
@@ -467,6 +436,9 @@ impl World {
             ClientOutput::Answered(number, ending) => {
                 client.answers.insert(number, ending);
             }
+            ClientOutput::Event { index, body, .. } => {
+                client.events.push((index.0, String::from_utf8_lossy(&body).into_owned()));
+            }
             _ => {}
         }
     }
@@ -483,13 +455,5 @@ impl World {
             // Frames that are under way still find their link: it goes with the event.
             self.schedule(LATENCY, Event::Closed(to));
         }
-    }
-}
-
-/// How a command or a query ended, for comparing.
-pub(crate) fn words(ending: &Ending) -> String {
-    match ending {
-        Ok(outcome) => String::from_utf8_lossy(&outcome.body).into_owned(),
-        Err(error) => error.to_string(),
     }
 }

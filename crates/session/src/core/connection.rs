@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use atomix_protocol::client::{Attach, ClientRequest, KeepAlive, OpenSession};
 use atomix_protocol::codec::Frame;
-use atomix_protocol::{Address, GroupId, Index, LinkId, LocalTime, Sequence};
+use atomix_protocol::{Address, GroupId, LinkId, LocalTime, Sequence};
 use bytes::Bytes;
 
 use super::handshake::{self, Greeting};
@@ -159,8 +159,8 @@ impl Core {
         let key = self.options.key;
         let request = match self.session {
             Some(session) => {
-                let read_only = which == Which::Reader;
-                ClientRequest::Attach(Attach { session, key, last_event: Index::ZERO, read_only })
+                let (last_event, read_only) = (self.events.last(), which == Which::Reader);
+                ClientRequest::Attach(Attach { session, key, last_event, read_only })
             }
             None => {
                 self.open_sent = true;
@@ -194,7 +194,11 @@ impl Core {
             return;
         };
         let link = link.id;
-        for entry in self.window.send(from, through, session) {
+        let entries = self.window.send(from, through, session, self.events.acknowledged());
+        if !entries.is_empty() {
+            self.events.acknowledging();
+        }
+        for entry in entries {
             self.request(now, link, ClientRequest::Command(entry));
         }
     }
@@ -241,8 +245,23 @@ impl Core {
         };
         let contact = self.contacts.begin(now, self.timeout);
         let lowest_unanswered = self.window.lowest_unanswered();
-        let keep_alive = KeepAlive { contact, acknowledged_event: Index::ZERO, lowest_unanswered };
+        let acknowledged_event = self.events.acknowledged();
+        self.events.acknowledging();
+        let keep_alive = KeepAlive { contact, acknowledged_event, lowest_unanswered };
         self.request(now, link, ClientRequest::KeepAlive(keep_alive));
+        if let Some(link) = &mut self.link {
+            link.probed();
+        }
+        // A server that could not log the end of the session does not say so: it is asked again as long as nothing comes of it.
+        if let Some(closing) = &mut self.closing {
+            closing.asked = false;
+        }
+    }
+
+    /// When a contact is to be sent because the main link has been silent for long: a reply may be held back for as long as somebody
+    /// else takes (E6), and a leader that holds it is not to be taken for one that hangs.
+    pub(super) fn next_probe(&self) -> Option<LocalTime> {
+        self.link.as_ref()?.probe_at(self.patience())
     }
 
     pub(super) fn send_status_request(&mut self, now: LocalTime) {
@@ -263,7 +282,7 @@ impl Core {
         self.send(link, &Frame::Request(request));
     }
 
-    fn send(&mut self, link: LinkId, frame: &Frame) {
+    pub(super) fn send(&mut self, link: LinkId, frame: &Frame) {
         self.outputs.push(Output::Send(link, frame.encode(GroupId::DEFAULT)));
     }
 
@@ -293,6 +312,7 @@ impl Core {
             self.queries.link_lost(now, link.id);
         }
         self.contacts.pause();
+        self.events.pause();
         self.resend = Resend::default();
         if let Some(closing) = &mut self.closing {
             closing.asked = false;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use atomix_protocol::LocalTime;
+use atomix_protocol::mutant::Mutant;
 
 /// Most contacts whose time of sending is remembered. Beyond that the oldest are forgotten: theirs are the weakest promises.
 const CONTACTS_REMEMBERED: usize = 64;
@@ -21,8 +22,10 @@ pub(super) struct Contacts {
     confirmed: u64,
     /// When the next one is due.
     next_at: Option<LocalTime>,
-    /// Invariant: never moves back.
+    /// Invariant: never moves back while `counts`.
     valid_until: LocalTime,
+    /// Whether anything is promised by them.
+    counts: bool,
 }
 
 impl Contacts {
@@ -34,6 +37,7 @@ impl Contacts {
             confirmed: 0,
             next_at: None,
             valid_until: LocalTime::ZERO,
+            counts: true,
         }
     }
 
@@ -53,6 +57,12 @@ impl Contacts {
         self.next_at = None;
     }
 
+    /// Nothing is promised from now on, whatever is still confirmed.
+    pub(super) fn renounce(&mut self) {
+        self.counts = false;
+        self.valid_until = LocalTime::ZERO;
+    }
+
     pub(super) fn next_at(&self) -> Option<LocalTime> {
         self.next_at
     }
@@ -62,7 +72,7 @@ impl Contacts {
     }
 
     /// All contacts through `contact` are confirmed. Returns whether that is news.
-    pub(super) fn confirm(&mut self, contact: u64, timeout: Duration) -> bool {
+    pub(super) fn confirm(&mut self, now: LocalTime, contact: u64, timeout: Duration) -> bool {
         if contact <= self.confirmed || contact > self.last {
             return false;
         }
@@ -70,7 +80,10 @@ impl Contacts {
         while let Some((_, sent)) = self.sent.pop_front_if(|(number, _)| *number <= contact) {
             let valid =
                 timeout.mul_f64(((1.0 - self.clock_drift) / (1.0 + self.clock_drift)).clamp(0.0, 1.0));
-            self.valid_until = self.valid_until.max(sent + valid);
+            let since = if Mutant::C03.active() { now } else { sent };
+            if self.counts {
+                self.valid_until = self.valid_until.max(since + valid);
+            }
         }
         true
     }
@@ -94,10 +107,11 @@ mod tests {
         let second = contacts.begin(at(800), TIMEOUT);
         assert_eq!(contacts.next_at(), Some(at(1_500)));
         assert_eq!(contacts.valid_until(), LocalTime::ZERO);
-        assert!(contacts.confirm(first, TIMEOUT) && contacts.awaits_confirmation());
+        assert!(contacts.confirm(at(900), first, TIMEOUT) && contacts.awaits_confirmation());
         assert_eq!(contacts.valid_until(), at(100 + 1_900));
-        assert!(!contacts.confirm(first, TIMEOUT) && !contacts.confirm(second + 1, TIMEOUT));
-        assert!(contacts.confirm(second, TIMEOUT) && !contacts.awaits_confirmation());
+        assert!(!contacts.confirm(at(900), first, TIMEOUT));
+        assert!(!contacts.confirm(at(900), second + 1, TIMEOUT));
+        assert!(contacts.confirm(at(950), second, TIMEOUT) && !contacts.awaits_confirmation());
         assert_eq!(contacts.valid_until(), at(800 + 1_900));
     }
 
@@ -108,9 +122,10 @@ mod tests {
             contacts.begin(LocalTime::from_millis(millis), TIMEOUT);
         }
         assert_eq!(contacts.sent.len(), CONTACTS_REMEMBERED);
-        assert!(contacts.confirm(10, TIMEOUT));
+        let now = LocalTime::from_millis(1_100);
+        assert!(contacts.confirm(now, 10, TIMEOUT));
         assert_eq!(contacts.valid_until(), LocalTime::ZERO);
-        assert!(contacts.confirm(1_000, TIMEOUT));
+        assert!(contacts.confirm(now, 1_000, TIMEOUT));
         assert_eq!(contacts.valid_until(), LocalTime::from_millis(999) + TIMEOUT);
     }
 }

@@ -1,29 +1,35 @@
-//! The client's half of sessions: sequence, window, leader, retry, keep-alive, handshake (S2–S6, S10, S11, Q1, Q2, I5).
+//! The client's half of sessions: sequence, window, events, leader, retry, keep-alive, handshake (S2–S6, S10, S11, E3, E4, E6, Q1, Q2,
+//! I5).
 //!
 //! A step machine like the server's: the driver opens links and moves frames, all decisions are here.
 //!
-//! One main link leads to the leader; commands, keep-alives and linearizable queries go there in order. An optional read link
-//! leads to a server of the user's choice, and only queries go there (Q4).
+//! One main link leads to the leader; commands, keep-alives and linearizable queries go there in order, and events come on it. An
+//! optional read link leads to a server of the user's choice, and only queries go there (Q4).
 
 mod connection;
+mod events;
 mod handshake;
 mod keep_alive;
 mod link;
 mod queries;
 mod responses;
 mod router;
+#[cfg(test)]
+mod tests;
 mod window;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
 use atomix_protocol::client::{ClientRequest, Consistency};
 use atomix_protocol::status::Status;
 use atomix_protocol::{
-    Address, ClientId, ClusterId, Index, LinkId, LocalTime, Sequence, SessionId, SessionKey,
+    Address, ClientId, ClusterId, Index, InstanceId, LinkId, LocalTime, Sequence, SessionId, SessionKey,
 };
 use bytes::Bytes;
 
+use self::events::Sequencer;
 use self::keep_alive::Contacts;
 use self::link::Link;
 use self::queries::Queries;
@@ -88,6 +94,15 @@ pub enum Output {
     Completed(Sequence, Result<Outcome, SessionError>),
     /// A query ended.
     Answered(u64, Result<Outcome, SessionError>),
+    /// An event arrived for an instance. It counts as acknowledged from here on (E3): to be delivered before anything behind it.
+    Event {
+        /// For whom.
+        instance: InstanceId,
+        /// Where it was published.
+        index: Index,
+        /// What it says.
+        body: Bytes,
+    },
     /// The session opened: it has its id and timeout now.
     Opened(SessionId),
     /// The session's state changed.
@@ -125,12 +140,15 @@ pub struct Core {
     window: Window,
     resend: Resend,
     queries: Queries,
+    events: Sequencer,
     contacts: Contacts,
     closing: Option<Closing>,
+    /// Commands from `Drop` for which not even the reserve had room. Invariant: empty while there is room.
+    detached: VecDeque<Bytes>,
     /// What was last reported (S10).
     state: SessionState,
     status_wanted: bool,
-    /// The highest index in any reply or answer; at least the session's (Q1).
+    /// The highest index in any reply, answer or event; at least the session's (Q1).
     seen: Index,
     /// The highest index that the caller was told of (Q2).
     delivered: Index,
@@ -181,8 +199,10 @@ impl Core {
             window: Window::new(),
             resend: Resend::default(),
             queries: Queries::default(),
+            events: Sequencer::default(),
             contacts: Contacts::new(options.clock_drift),
             closing: None,
+            detached: VecDeque::new(),
             state: SessionState::Suspended,
             status_wanted: false,
             seen: Index::ZERO,
@@ -195,7 +215,8 @@ impl Core {
     }
 
     /// Submits a command: it takes its sequence now (S2). After `deadline` it ends as unknown for the caller, but is sent until it
-    /// is answered (S4). `reserved` uses the room for commands submitted from `Drop`.
+    /// is answered (S4). `reserved` is for commands submitted from `Drop`: it uses the room for those, and a server that is busy does
+    /// not end it.
     ///
     /// # Errors
     /// If the window is full, it is too large, or the session is over: not done.
@@ -207,11 +228,24 @@ impl Core {
         reserved: bool,
     ) -> Result<Sequence, NotDone> {
         let room = self.options.window + if reserved { self.options.reserve } else { 0 };
-        self.admit(&command, self.window.len() < room)?;
+        self.admit(&command, self.detached.is_empty() && self.window.len() < room)?;
         let sequence = self.window.submit(command, deadline);
+        if reserved {
+            self.window.insist(sequence);
+        }
         self.send_commands(now, sequence, sequence);
         self.advance(now);
         Ok(sequence)
+    }
+
+    /// Submits a command from a `Drop`, which nobody waits for: at once if the reserve has room, else as soon as it has, and before
+    /// anything that is submitted later. What is too large, or comes when the session is over or being closed, is dropped: the end
+    /// of a session gives back what it held.
+    pub fn submit_detached(&mut self, now: LocalTime, command: Bytes) {
+        if self.admit(&command, true).is_ok() {
+            self.detached.push_back(command);
+            self.advance(now);
+        }
     }
 
     /// Asks a query; [`Output::Answered`] will name the number returned. After `deadline` it ends as timed out.
@@ -276,6 +310,7 @@ impl Core {
     /// Hands over the outputs in order.
     pub fn drain(&mut self, now: LocalTime) -> Vec<Output> {
         self.advance(now);
+        self.acknowledge_events();
         std::mem::take(&mut self.outputs)
     }
 
@@ -298,6 +333,7 @@ impl Core {
             self.queries.next_deadline(),
             self.queries.next_ask(|leader_only| main || (reader && !leader_only)),
             self.contacts.next_at(),
+            self.next_probe(),
             self.closing.as_ref().map(|closing| closing.give_up),
             (self.state == SessionState::Connected).then_some(self.contacts.valid_until()),
         ];
@@ -322,7 +358,8 @@ impl Core {
         self.state
     }
 
-    /// Until when the session can't have been ended for silence (L2). Never moves back.
+    /// Until when the session can't have been ended for silence (L2). Never moves back, except to the beginning of time when the
+    /// session is being closed: from then on it may end at any moment.
     #[must_use]
     pub fn valid_until(&self) -> LocalTime {
         self.contacts.valid_until()
@@ -332,6 +369,12 @@ impl Core {
     #[must_use]
     pub fn retries(&self) -> u64 {
         self.window.retries()
+    }
+
+    /// How many events arrived a second time, and were dropped (E4).
+    #[must_use]
+    pub fn events_deduplicated(&self) -> u64 {
+        self.events.deduplicated()
     }
 
     fn admit(&self, body: &Bytes, room: bool) -> Result<(), NotDone> {
@@ -353,6 +396,7 @@ impl Core {
         }
         self.give_up_links(now);
         self.dial_links(now);
+        self.submit_waiting(now);
         let endings = self.window.pass_deadlines(now);
         self.conclude(endings);
         for number in self.queries.pass_deadlines(now) {
@@ -360,11 +404,20 @@ impl Core {
         }
         self.resend_commands(now);
         self.ask_queries(now);
-        if self.contacts.next_at().is_some_and(|at| at <= now) {
+        if [self.contacts.next_at(), self.next_probe()].into_iter().flatten().any(|at| at <= now) {
             self.keep_alive(now);
         }
         self.go_on_closing(now);
         self.report_state(now);
+    }
+
+    fn submit_waiting(&mut self, now: LocalTime) {
+        while self.window.len() < self.options.window + self.options.reserve {
+            let Some(command) = self.detached.pop_front() else { return };
+            let sequence = self.window.submit(command, None);
+            self.window.insist(sequence);
+            self.send_commands(now, sequence, sequence);
+        }
     }
 
     fn conclude(&mut self, endings: Vec<Ending>) {
@@ -404,6 +457,11 @@ impl Core {
             && link.is_bound()
         {
             closing.asked = true;
+            // From here on the session may be over, and what it held granted to others, before anybody here hears of it (L2).
+            self.contacts.renounce();
+            // Also if it is in doubt already: whoever sleeps until the time that was promised has to look again.
+            self.state = SessionState::Suspended;
+            self.outputs.push(Output::State(SessionState::Suspended));
             let link = link.id;
             self.request(now, link, ClientRequest::Close);
         }
@@ -412,6 +470,7 @@ impl Core {
     /// The session is over: so is everything that waits for it.
     fn finish(&mut self, state: SessionState) {
         let endings = self.window.abandon();
+        self.detached.clear();
         self.conclude(endings);
         for number in self.queries.abandon() {
             self.outputs.push(Output::Answered(number, Err(SessionError::NotDone(NotDone::SessionEnded))));

@@ -7,11 +7,13 @@ use atomix_protocol::client::{Consistency, QueryHeader};
 use atomix_protocol::{Index, LinkId, LocalTime, Sequence};
 use bytes::Bytes;
 
+use crate::outcome::Outcome;
+
 /// Pause before a query that was asked in vain twice is asked again; doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
-/// Queries that were not answered yet.
+/// Queries that have not ended yet.
 #[derive(Debug, Default)]
 pub(super) struct Queries {
     /// The last number given, to a query or to one asking of it.
@@ -21,6 +23,8 @@ pub(super) struct Queries {
     tickets: BTreeMap<u64, u64>,
     /// Queries to be asked, and when.
     unasked: BTreeSet<(LocalTime, u64)>,
+    /// Answers that wait for an event (Q2), and which query each ends.
+    held: BTreeMap<(Index, u64), Outcome>,
     deadlines: BTreeSet<(LocalTime, u64)>,
 }
 
@@ -45,6 +49,8 @@ enum Asked {
     No(LocalTime),
     /// It stands in `tickets` under this ticket.
     On(LinkId, u64),
+    /// Its answer stands in `held`, behind this event.
+    Answered(Index),
 }
 
 impl Queries {
@@ -111,6 +117,30 @@ impl Queries {
         let number = self.asked_on(link, ticket)?;
         self.remove(number);
         Some(number)
+    }
+
+    /// An answer to `ticket` arrived on `link`, ahead of an event: it waits for that (Q2).
+    pub(super) fn hold(&mut self, link: LinkId, ticket: u64, event: Index, outcome: Outcome) {
+        if let Some(number) = self.asked_on(link, ticket)
+            && let Some(query) = self.waiting.get_mut(&number)
+        {
+            self.tickets.remove(&ticket);
+            query.asked = Asked::Answered(event);
+            self.held.insert((event, number), outcome);
+        }
+    }
+
+    /// All events up to `through` were delivered. Returns the queries that ended by that, by the index that they read.
+    pub(super) fn release(&mut self, through: Index) -> Vec<(u64, Outcome)> {
+        let mut ended = Vec::new();
+        while let Some(((_, number), outcome)) =
+            self.held.first_entry().filter(|held| held.key().0 <= through).map(|held| held.remove_entry())
+        {
+            self.remove(number);
+            ended.push((number, outcome));
+        }
+        ended.sort_by_key(|(number, outcome)| (outcome.index, *number));
+        ended
     }
 
     /// `ticket` was asked on `link` in vain: the query is asked again after a pause that grows.
@@ -195,6 +225,7 @@ impl Queries {
         match query.asked {
             Asked::No(at) => self.unasked.remove(&(at, number)),
             Asked::On(_, ticket) => self.tickets.remove(&ticket).is_some(),
+            Asked::Answered(event) => self.held.remove(&(event, number)).is_some(),
         };
         if let Some(deadline) = query.deadline {
             self.deadlines.remove(&(deadline, number));
@@ -264,6 +295,25 @@ mod tests {
         queries.again(at(0), LINK, ticket, true);
         assert_eq!(queries.ask(at(9), LINK, Index(1), |leader_only| !leader_only), []);
         assert_eq!(queries.ask(at(9), LINK, Index(1), |_| true).len(), 1);
+    }
+
+    #[test]
+    fn q2_an_answer_ahead_of_an_event_waits_for_it_whatever_becomes_of_its_link() {
+        let mut queries = Queries::default();
+        let numbers: Vec<u64> = (0..4).map(|_| submit(&mut queries, None)).collect();
+        let tickets = ask(&mut queries, at(0), LINK);
+        let outcome = |index| Outcome { index: Index(index), body: Bytes::new() };
+        for (ticket, (event, index)) in tickets.iter().zip([(5, 9), (5, 7), (8, 8)]) {
+            queries.hold(LINK, *ticket, Index(event), outcome(index));
+            assert_eq!(queries.answer(LINK, *ticket), None, "answered once");
+        }
+        queries.link_lost(at(1), LINK);
+        assert_eq!(ask(&mut queries, at(1), LINK).len(), 1, "the one that was not answered");
+        assert_eq!(queries.release(Index(4)), []);
+        assert_eq!(queries.release(Index(5)), [(numbers[1], outcome(7)), (numbers[0], outcome(9))]);
+        assert_eq!(queries.len(), 2);
+        assert_eq!(queries.abandon(), numbers[2..]);
+        assert_eq!(queries.release(Index(100)), []);
     }
 
     #[test]

@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use super::connection::Which;
 use super::link::Stage;
-use super::{Core, Output, window};
+use super::window::{self, Ending};
+use super::{Core, Output};
 use crate::outcome::{Outcome, SessionError};
 use crate::session::SessionState;
 
@@ -35,7 +36,8 @@ impl Core {
                 self.on_not_logged(now, sequence, reason);
             }
             (ClientResponse::Gap { expected }, _, true) => self.on_gap(now, expected),
-            (ClientResponse::Confirmed { contact }, _, true) => self.on_confirmed(contact),
+            (ClientResponse::Event(header, bodies), _, true) => self.on_event(now, &header, &bodies),
+            (ClientResponse::Confirmed { contact }, _, true) => self.on_confirmed(now, contact),
             (ClientResponse::NotLeader { leader, .. }, _, _) => {
                 let next = self.router.redirected(now, leader);
                 self.leave_until(now, which, next);
@@ -46,7 +48,7 @@ impl Core {
                 self.outputs.push(Output::Status(*status));
             }
             (ClientResponse::Refused { .. }, _, _) => self.leave(now, which),
-            // Events have no reader yet; anything else has no meaning at this stage.
+            // Anything else has no meaning at this stage.
             _ => {}
         }
     }
@@ -60,6 +62,7 @@ impl Core {
                     reader.stage = Stage::Bound;
                 }
             }
+            // Events come on the main link, in order.
             ClientResponse::Event(..) | ClientResponse::Status(_) => {}
             _ => self.leave(now, Which::Reader),
         }
@@ -86,12 +89,23 @@ impl Core {
             }
             ReplyOutcome::Skipped => Err(self.window.skipped(header.sequence)),
         };
-        self.end_command(now, header.sequence, result);
+        self.end_command(now, header.sequence, result, header.event_index);
     }
 
-    fn end_command(&mut self, now: LocalTime, sequence: Sequence, result: Result<Outcome, SessionError>) {
+    fn end_command(
+        &mut self,
+        now: LocalTime,
+        sequence: Sequence,
+        result: Result<Outcome, SessionError>,
+        event: Index,
+    ) {
         let lowest = self.window.lowest_unanswered();
-        let endings = self.window.answer(sequence, result);
+        let endings = self.window.answer(sequence, result, event);
+        self.conclude_from(now, lowest, endings);
+    }
+
+    /// Commands ended, the lowest of which was `lowest`: a close that waits for them goes on waiting.
+    pub(super) fn conclude_from(&mut self, now: LocalTime, lowest: Sequence, endings: Vec<Ending>) {
         if let Some(closing) = self.closing.as_mut().filter(|_| self.window.lowest_unanswered() > lowest) {
             closing.give_up = now + self.timeout;
         }
@@ -102,7 +116,7 @@ impl Core {
     /// be in the log: only the reply to the skip tells.
     fn on_not_logged(&mut self, now: LocalTime, sequence: Sequence, reason: NotLogged) {
         if Mutant::C08.active() {
-            return self.end_command(now, sequence, Err(window::not_logged(reason)));
+            return self.end_command(now, sequence, Err(window::not_logged(reason)), Index::ZERO);
         }
         let news = self.window.refuse(sequence, reason);
         if news && reason != NotLogged::Busy && self.resend.due.is_none() {
@@ -127,8 +141,8 @@ impl Core {
     }
 
     /// L2.
-    fn on_confirmed(&mut self, contact: u64) {
-        if self.contacts.confirm(contact, self.timeout) {
+    fn on_confirmed(&mut self, now: LocalTime, contact: u64) {
+        if self.contacts.confirm(now, contact, self.timeout) {
             self.silences = 0;
             self.router.found();
             if let Some(link) = &mut self.link {
@@ -150,16 +164,23 @@ impl Core {
         self.finish(if closed { SessionState::Closed } else { SessionState::Expired });
     }
 
-    /// Q2: a session never goes back in time.
+    /// Q2: a session never goes back in time, and what it read comes behind the events of it. A read link may be ahead of the main
+    /// link.
     fn on_answer(&mut self, now: LocalTime, link: LinkId, header: AnswerHeader, body: Bytes) {
-        if header.index < self.delivered {
+        if header.index < self.delivered && !Mutant::B32.active() {
             return self.queries.again(now, link, header.ticket, false);
         }
-        if let Some(number) = self.queries.answer(link, header.ticket) {
-            self.seen = self.seen.max(header.index);
-            self.delivered = self.delivered.max(header.index);
-            let outcome = Outcome { index: header.index, body };
-            self.outputs.push(Output::Answered(number, Ok(outcome)));
+        let outcome = Outcome { index: header.index, body };
+        if header.event_index > self.events.last() {
+            self.queries.hold(link, header.ticket, header.event_index, outcome);
+        } else if let Some(number) = self.queries.answer(link, header.ticket) {
+            self.tell_answer(number, outcome);
         }
+    }
+
+    pub(super) fn tell_answer(&mut self, number: u64, outcome: Outcome) {
+        self.seen = self.seen.max(outcome.index);
+        self.delivered = self.delivered.max(outcome.index);
+        self.outputs.push(Output::Answered(number, Ok(outcome)));
     }
 }

@@ -1,12 +1,13 @@
 //! What each entry of the log does to the table and the state machine.
 
 use atomix_protocol::client::{EndReason, ReplyOutcome};
+use atomix_protocol::mutant::Mutant;
 use atomix_protocol::session::{CommandHeader, Open, SessionEntry};
 use atomix_protocol::{Entry, EntryKind, Sequence, SessionId, Term};
 use bytes::Bytes;
 
 use super::record::{KeptReply, Place, Record};
-use super::{Effect, Table};
+use super::{Effect, State, Table};
 use crate::state_machine::{Context, Slice, StateMachine};
 
 impl Table {
@@ -27,13 +28,14 @@ impl Table {
         self.state.time = self.state.time.max(entry.time);
         self.fire_timers(machine);
         self.continue_clean_up(machine);
-        if entry.kind != EntryKind::Session {
-            return Vec::new();
+        let mut effects = Vec::new();
+        if entry.kind == EntryKind::Session
+            && let Ok(decoded) = SessionEntry::decode(&entry.payload)
+        {
+            self.apply_decoded(entry.id.term, decoded, machine, &mut effects);
         }
-        match SessionEntry::decode(&entry.payload) {
-            Ok(decoded) => self.apply_decoded(entry.id.term, decoded, machine),
-            Err(_) => Vec::new(),
-        }
+        self.put_out(false, &mut effects);
+        effects
     }
 
     fn apply_decoded(
@@ -41,34 +43,28 @@ impl Table {
         term: Term,
         entry: SessionEntry,
         machine: &mut dyn StateMachine,
-    ) -> Vec<Effect> {
+        effects: &mut Vec<Effect>,
+    ) {
         match entry {
-            SessionEntry::Open(open) => self.apply_open(open, machine),
-            SessionEntry::Command(header, body) => vec![self.apply_command(&header, Some(&body), machine)],
-            SessionEntry::Skip(header) => vec![self.apply_command(&header, None, machine)],
+            SessionEntry::Open(open) => self.apply_open(open, machine, effects),
+            SessionEntry::Command(header, body) => self.apply_command(&header, Some(&body), machine, effects),
+            SessionEntry::Skip(header) => self.apply_command(&header, None, machine, effects),
             SessionEntry::Close(close) => {
                 let ended = self.end(close.session, EndReason::Closed, machine);
-                vec![ended.unwrap_or(unknown(close.session))]
+                effects.push(ended.unwrap_or(unknown(close.session)));
             }
             // R8: decided in another term, decided on nothing.
-            SessionEntry::Expire(expire) if expire.decided_in != term => Vec::new(),
+            SessionEntry::Expire(expire) if expire.decided_in != term => {}
             SessionEntry::Expire(expire) => {
-                self.end(expire.session, EndReason::Expired, machine).into_iter().collect()
+                effects.extend(self.end(expire.session, EndReason::Expired, machine));
             }
-            SessionEntry::Time => Vec::new(),
-            SessionEntry::Acknowledge(list) => {
-                for acknowledged in list {
-                    if let Some(record) = self.state.sessions.get_mut(&acknowledged.session) {
-                        record.trim(acknowledged.lowest_unanswered);
-                    }
-                }
-                Vec::new()
-            }
+            SessionEntry::Time => {}
+            SessionEntry::Acknowledge(list) => self.apply_acknowledge(&list, effects),
+            SessionEntry::Overflow(overflow) => self.apply_overflow(term, overflow, effects),
             SessionEntry::RaiseLevel(raise) => {
                 if raise.decided_in == term && self.level(&raise.kind) < raise.level {
                     self.state.levels.insert(raise.kind, raise.level);
                 }
-                Vec::new()
             }
         }
     }
@@ -78,43 +74,44 @@ impl Table {
         for timer in self.state.timers.due(self.state.time) {
             // An earlier one of them may have cancelled it.
             if self.state.timers.cancel(timer) {
-                machine.timer_fired(&mut self.state.context(None, Sequence::ZERO), timer);
+                machine.timer_fired(&mut self.context(None, Sequence::ZERO), timer);
             }
         }
     }
 
     fn continue_clean_up(&mut self, machine: &mut dyn StateMachine) {
         if let Some((ended_at, session)) = self.state.cleaning.get_min().copied()
-            && machine.session_ended(&mut self.state.context(None, Sequence::ZERO), session) == Slice::Done
+            && machine.session_ended(&mut self.context(None, Sequence::ZERO), session) == Slice::Done
         {
             self.state.cleaning.remove(&ended_at);
         }
     }
 
     /// S1, S10.
-    fn apply_open(&mut self, open: Open, machine: &mut dyn StateMachine) -> Vec<Effect> {
+    fn apply_open(&mut self, open: Open, machine: &mut dyn StateMachine, effects: &mut Vec<Effect>) {
         let (client, attempt) = (open.client, open.attempt);
-        let mut effects = Vec::new();
         let mut predecessor = None;
         if let Some((session, record)) = self.state.session_of(client) {
             if record.attempt == attempt && record.key == open.key {
                 let timeout = record.timeout();
-                return vec![Effect::Opened { session, client, attempt, timeout, new: false }];
+                effects.push(Effect::Opened { session, client, attempt, timeout, new: false });
+                return;
             }
             if record.predecessor == Some(attempt) {
-                return vec![Effect::OpenRefused { client, attempt }];
+                effects.push(Effect::OpenRefused { client, attempt });
+                return;
             }
             predecessor = Some(record.attempt);
             effects.extend(self.end(session, EndReason::TakenOver, machine));
         } else if self.state.sessions.len() >= self.limits.sessions {
-            return vec![Effect::OpenRefused { client, attempt }];
+            effects.push(Effect::OpenRefused { client, attempt });
+            return;
         }
         let session = SessionId(self.state.index.0);
         let record = Record::new(open, predecessor);
         effects.push(Effect::Opened { session, client, attempt, timeout: record.timeout(), new: true });
         self.state.by_client.insert(client, session);
         self.state.sessions.insert(session, record);
-        effects
     }
 
     /// S3, S4. A skip has no body: it consumes its sequence and does nothing.
@@ -123,37 +120,60 @@ impl Table {
         header: &CommandHeader,
         body: Option<&Bytes>,
         machine: &mut dyn StateMachine,
-    ) -> Effect {
+        effects: &mut Vec<Effect>,
+    ) {
         let session = header.session;
-        let Some(record) = self.state.sessions.get_mut(&session) else {
-            return unknown(session);
+        self.state.acknowledge(session, header.acknowledged_event, header.lowest_unanswered);
+        let Some(record) = self.state.sessions.get(&session) else {
+            if Mutant::B28.active() && self.goes_on_after_its_end(session) {
+                machine
+                    .apply(&mut self.context(Some(session), header.sequence), body.unwrap_or(&Bytes::new()));
+            }
+            effects.push(unknown(session));
+            return;
         };
-        record.trim(header.lowest_unanswered);
         match record.place(header.sequence, self.limits.window) {
             Place::Consumed => {
-                let (header, body) = record.answer(header.sequence);
-                return Effect::Reply { session, header, body, kept: true };
+                let (header, body, atomic) = record.answer(header.sequence);
+                effects.push(Effect::Reply { session, header, body, kept: true, atomic });
+                return;
             }
-            Place::Beyond => return Effect::Gap { session, expected: record.last_sequence.next() },
+            Place::Beyond => {
+                effects.push(Effect::Gap { session, expected: record.last_sequence.next() });
+                return;
+            }
             Place::Next => {}
         }
+        // Timers and clean-ups of this entry have no reply that could be held.
+        self.published.atomic = false;
         let (outcome, reply) = match body {
             Some(body) => {
-                let mut context = self.state.context(Some(session), header.sequence);
-                (ReplyOutcome::Applied, machine.apply(&mut context, body))
+                let reply = machine.apply(&mut self.context(Some(session), header.sequence), body);
+                (ReplyOutcome::Applied, reply)
             }
             None => (ReplyOutcome::Skipped, Bytes::new()),
         };
-        self.keep(session, header.sequence, outcome, reply)
+        // Before the reply: it says which event of the session is the last (E5, Q2).
+        let holds = self.published.atomic;
+        let atomic = self.put_out(holds, effects) && holds;
+        effects.push(self.keep(session, header.sequence, outcome, reply, atomic));
     }
 
-    fn keep(&mut self, session: SessionId, sequence: Sequence, outcome: ReplyOutcome, body: Bytes) -> Effect {
+    fn keep(
+        &mut self,
+        session: SessionId,
+        sequence: Sequence,
+        outcome: ReplyOutcome,
+        body: Bytes,
+        atomic: bool,
+    ) -> Effect {
         let index = self.state.index;
         let record = self.state.sessions.get_mut(&session).expect("a command does not end its own session");
-        let reply = KeptReply { index, event_index: record.event_index, outcome, body: body.clone() };
+        let event_index = record.outbox.last();
+        let reply = KeptReply { index, event_index, outcome, atomic, body: body.clone() };
         let header = reply.header(sequence);
         record.keep(sequence, reply);
-        Effect::Reply { session, header, body, kept: false }
+        Effect::Reply { session, header, body, kept: false, atomic }
     }
 
     /// Ends a session at once, and runs the first slice of its clean-up (S9).
@@ -163,22 +183,21 @@ impl Table {
         reason: EndReason,
         machine: &mut dyn StateMachine,
     ) -> Option<Effect> {
-        let record = self.state.sessions.remove(&session)?;
-        self.state.by_client.remove(&record.client);
-        if machine.session_ended(&mut self.state.context(None, Sequence::ZERO), session) == Slice::More {
+        self.state.remove(session)?;
+        self.last_ended = Some((self.state.index, session));
+        if machine.session_ended(&mut self.context(None, Sequence::ZERO), session) == Slice::More {
             self.state.cleaning.insert(self.state.index, session);
         }
         Some(Effect::Ended { session, reason, new: true })
     }
 
+    fn context(&mut self, session: Option<SessionId>, sequence: Sequence) -> Context<'_> {
+        let State { index, time, timers, .. } = &mut self.state;
+        Context::new(*index, *time, session, sequence, timers, &mut self.published)
+    }
+
     fn level(&self, kind: &str) -> u16 {
         self.state.levels.get(kind).copied().unwrap_or(0)
-    }
-}
-
-impl super::State {
-    fn context(&mut self, session: Option<SessionId>, sequence: Sequence) -> Context<'_> {
-        Context::new(self.index, self.time, session, sequence, &mut self.timers)
     }
 }
 

@@ -1,8 +1,10 @@
-//! The replicated half of sessions: who is open, what was applied, which replies are kept (S1–S5, S9).
+//! The replicated half of sessions: who is open, what was applied, which replies and events are kept (S1–S5, S9, E1, E2).
 //!
 //! Lives on every replica, is changed by log entries only, and is part of the snapshot (M4).
 
 mod apply;
+mod events;
+mod outbox;
 mod record;
 mod snapshot;
 
@@ -10,10 +12,11 @@ use std::fmt;
 use std::time::Duration;
 
 use atomix_protocol::client::{EndReason, ReplyHeader};
-use atomix_protocol::{ClientId, ClusterTime, Index, Sequence, SessionId, SessionKey};
+use atomix_protocol::{ClientId, ClusterTime, Index, InstanceId, Sequence, SessionId, SessionKey};
 use bytes::Bytes;
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
+use crate::state_machine::Published;
 use crate::timers::Timers;
 
 /// Limits of the table. Part of what every replica must agree on.
@@ -30,6 +33,12 @@ pub struct Limits {
 pub struct Table {
     limits: Limits,
     state: State,
+    /// What the state machine has published and is not in the outboxes yet. Invariant: empty between entries.
+    published: Published,
+    /// The session that ended last, and where. Only for the mutant B28.
+    last_ended: Option<(Index, SessionId)>,
+    /// Entries through this one were applied by an earlier process too. Only for the mutant B28.
+    replays_through: Index,
 }
 
 /// What is replicated. Persistent maps throughout: a snapshot is a clone (M4).
@@ -49,6 +58,9 @@ struct State {
     levels: OrdMap<String, u16>,
     /// The state machine's.
     timers: Timers,
+    /// Sessions that were sent atomic events and have not acknowledged them, by the index of these (E6). Invariant: exactly what
+    /// their outboxes say.
+    awaited: OrdSet<(Index, SessionId)>,
 }
 
 /// What applying one entry meant to clients. The leader tells them; the other replicas drop it.
@@ -74,6 +86,23 @@ pub enum Effect {
         /// The attempt.
         attempt: u64,
     },
+    /// Events of this entry are in a session's outbox. Comes before the reply of the entry (E5).
+    Published {
+        /// The session.
+        session: SessionId,
+        /// Whether a reply waits until it has acknowledged them (E6).
+        atomic: bool,
+    },
+    /// A session was given up because its outbox was full (E3): it has no events any more, and is to be left to fall silent.
+    GivenUp {
+        /// The session.
+        session: SessionId,
+    },
+    /// Acknowledgements that were logged for their own sake dropped events or replies of so many sessions (E2).
+    Trimmed {
+        /// How many.
+        sessions: u64,
+    },
     /// A command has its reply, by this entry or kept from an earlier one.
     Reply {
         /// The session.
@@ -84,6 +113,8 @@ pub enum Effect {
         body: Bytes,
         /// Whether it was kept from an earlier entry (S3).
         kept: bool,
+        /// Whether it is to be held while [`Table::awaited`] names somebody who has not acknowledged (E6).
+        atomic: bool,
     },
     /// A command came out of sequence; nothing was consumed (S3).
     Gap {
@@ -108,10 +139,32 @@ pub enum Effect {
 pub enum Lookup {
     /// Not applied yet.
     New,
-    /// Applied: this is its reply, kept, or that it is gone (S3).
-    Kept(ReplyHeader, Bytes),
+    /// Applied: this is its reply, kept, or that it is gone (S3). The flag is that of [`Effect::Reply`]: it may have to wait (E6).
+    Kept(ReplyHeader, Bytes, bool),
     /// No such session is open.
     NoSession(EndReason),
+}
+
+/// The events of one index for one session. Clones share the bodies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Where the events before them were published; zero for none (E1).
+    pub previous: Index,
+    /// Whether a reply waits for them (E6).
+    pub atomic: bool,
+    /// The different bodies.
+    pub bodies: Vec<Bytes>,
+    /// For which instance each event is, and which body it has.
+    pub parts: Vec<(InstanceId, u32)>,
+}
+
+/// So many events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Indexes with events.
+    pub events: u64,
+    /// Bytes of their different bodies, and a flat charge for each index, body and part.
+    pub bytes: u64,
 }
 
 /// What is known of an open session.
@@ -127,6 +180,8 @@ pub struct SessionInfo {
     pub last_sequence: Sequence,
     /// Its last event; zero for none.
     pub event_index: Index,
+    /// Whether it was given up (E3): it has no events, and its contacts do not count.
+    pub given_up: bool,
     /// How many replies are kept for it (S4).
     pub replies: usize,
 }
@@ -135,7 +190,13 @@ impl Table {
     /// An empty table.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Table { limits, state: State::default() }
+        Table {
+            limits,
+            state: State::default(),
+            published: Published::default(),
+            last_ended: None,
+            replays_through: Index::ZERO,
+        }
     }
 
     /// What is known of a command before it is logged.
@@ -145,8 +206,8 @@ impl Table {
             None => Lookup::NoSession(EndReason::Unknown),
             Some(record) if sequence > record.last_sequence => Lookup::New,
             Some(record) => {
-                let (header, body) = record.answer(sequence);
-                Lookup::Kept(header, body)
+                let (header, body, atomic) = record.answer(sequence);
+                Lookup::Kept(header, body, atomic)
             }
         }
     }
@@ -159,7 +220,8 @@ impl Table {
             key: record.key,
             timeout: record.timeout(),
             last_sequence: record.last_sequence,
-            event_index: record.event_index,
+            event_index: record.outbox.last(),
+            given_up: record.given_up,
             replies: record.replies.len(),
         })
     }
@@ -220,9 +282,36 @@ impl Table {
             });
         self.state.sessions = sessions.collect();
     }
+
+    /// Removes a session without any entry of the log. Only for the mutant B27.
+    #[doc(hidden)]
+    pub fn drop_session(&mut self, session: SessionId) {
+        self.state.remove(session);
+    }
+
+    /// Entries through `index` were applied by an earlier process too. Only for the mutant B28.
+    #[doc(hidden)]
+    pub fn replays_through(&mut self, index: Index) {
+        self.replays_through = index;
+    }
+
+    /// Whether this entry follows the end of that session, and no earlier process applied it. Only for the mutant B28.
+    fn goes_on_after_its_end(&self, session: SessionId) -> bool {
+        let index = self.state.index;
+        self.last_ended == Some((index.previous(), session)) && index > self.replays_through
+    }
 }
 
 impl State {
+    /// Takes a session out, and what is kept of it (S9, E6).
+    fn remove(&mut self, session: SessionId) -> Option<()> {
+        let mut record = self.sessions.remove(&session)?;
+        self.by_client.remove(&record.client);
+        let (_, atomic) = record.outbox.trim(record.outbox.last());
+        self.await_no_more(session, &atomic);
+        Some(())
+    }
+
     fn session_of(&self, client: ClientId) -> Option<(SessionId, &record::Record)> {
         let session = *self.by_client.get(&client)?;
         Some((session, self.sessions.get(&session)?))

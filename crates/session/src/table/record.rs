@@ -9,6 +9,8 @@ use atomix_protocol::{ClientId, Index, Sequence, SessionKey};
 use bytes::Bytes;
 use imbl::OrdMap;
 
+use super::outbox::Outbox;
+
 /// One open session.
 #[derive(Clone)]
 pub(super) struct Record {
@@ -28,8 +30,11 @@ pub(super) struct Record {
     pub(super) last_sequence: Sequence,
     /// The client has the replies below. Invariant: at most one above `last_sequence`; never moves back (S4).
     pub(super) lowest_unanswered: Sequence,
-    /// Its last event; zero while there are none.
-    pub(super) event_index: Index,
+    /// Its events.
+    pub(super) outbox: Outbox,
+    /// It left too many of them unacknowledged, or one fitted no frame: it gets no more, and silence ends it (E3). Invariant: its
+    /// outbox is empty then.
+    pub(super) given_up: bool,
     /// Replies the client may still ask for. Invariant: without holes up to `last_sequence`, none below `lowest_unanswered`.
     pub(super) replies: OrdMap<Sequence, KeptReply>,
 }
@@ -41,6 +46,8 @@ pub(super) struct KeptReply {
     pub(super) index: Index,
     /// The session's last event at that index.
     pub(super) event_index: Index,
+    /// It is held while somebody has not acknowledged the events of `index` (E6).
+    pub(super) atomic: bool,
     /// How it ended.
     pub(super) outcome: ReplyOutcome,
     /// The state machine's reply.
@@ -69,7 +76,8 @@ impl Record {
             timeout_ms: open.timeout_ms,
             last_sequence: Sequence::ZERO,
             lowest_unanswered: Sequence(1),
-            event_index: Index::ZERO,
+            outbox: Outbox::default(),
+            given_up: false,
             replies: OrdMap::new(),
         }
     }
@@ -89,17 +97,18 @@ impl Record {
         }
     }
 
-    /// Drops the replies that the client says it has (S4). What it can't have is not believed.
-    pub(super) fn trim(&mut self, lowest_unanswered: Sequence) {
+    /// Drops the replies that the client says it has (S4). What it can't have is not believed. Returns whether there were any.
+    pub(super) fn trim(&mut self, lowest_unanswered: Sequence) -> bool {
         let lowest = lowest_unanswered.min(self.last_sequence.next());
         if lowest <= self.lowest_unanswered {
-            return;
+            return false;
         }
         self.lowest_unanswered = lowest;
         while let Some((sequence, _)) = self.replies.get_min().filter(|(sequence, _)| *sequence < lowest) {
             let sequence = *sequence;
             self.replies.remove(&sequence);
         }
+        true
     }
 
     /// Consumes the next sequence.
@@ -108,18 +117,18 @@ impl Record {
         self.replies.insert(sequence, reply);
     }
 
-    /// The answer to a sequence that was consumed: its reply, or that it is gone (S3).
-    pub(super) fn answer(&self, sequence: Sequence) -> (ReplyHeader, Bytes) {
+    /// The answer to a sequence that was consumed: its reply, or that it is gone (S3), and whether it may have to wait (E6).
+    pub(super) fn answer(&self, sequence: Sequence) -> (ReplyHeader, Bytes, bool) {
         match self.replies.get(&sequence) {
-            Some(reply) => (reply.header(sequence), reply.body.clone()),
+            Some(reply) => (reply.header(sequence), reply.body.clone(), reply.atomic),
             None => {
                 let header = ReplyHeader {
                     sequence,
                     index: Index::ZERO,
-                    event_index: self.event_index,
+                    event_index: self.outbox.last(),
                     outcome: ReplyOutcome::ReplyGone,
                 };
-                (header, Bytes::new())
+                (header, Bytes::new(), false)
             }
         }
     }
@@ -139,6 +148,8 @@ impl fmt::Debug for Record {
             .field("timeout_ms", &self.timeout_ms)
             .field("last_sequence", &self.last_sequence)
             .field("lowest_unanswered", &self.lowest_unanswered)
+            .field("event_index", &self.outbox.last())
+            .field("given_up", &self.given_up)
             .field("replies", &self.replies.len())
             .finish_non_exhaustive()
     }
@@ -162,6 +173,7 @@ mod tests {
             let reply = KeptReply {
                 index: Index(sequence),
                 event_index: Index::ZERO,
+                atomic: false,
                 outcome: ReplyOutcome::Applied,
                 body,
             };

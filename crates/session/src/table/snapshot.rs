@@ -4,26 +4,29 @@
 //!
 //! | part | version | bytes |
 //! |---|---|---|
-//! | `sessions` | 1 | a [`Head`], then as many [`SessionImage`]s as it says, ascending; postcard |
+//! | `sessions` | 2 | a [`Head`], then as many [`BodyImage`]s and [`SessionImage`]s as it says, each ascending; postcard |
 //! | `machine` | 1 | what the state machine wrote, up to the trailer |
 //!
 //! The state machine writes its state as a stream, so that its length is not known up front: the length of the last part is
-//! [`TO_THE_TRAILER`], and the true one ends the snapshot, `u64 LE`. Equal states give equal bytes.
+//! [`TO_THE_TRAILER`], and the true one ends the snapshot, `u64 LE`. Equal states give equal bytes. The body of an event is
+//! written once, however many outboxes share it, and is shared again once it is read.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use atomix_protocol::client::ReplyOutcome;
 use atomix_protocol::mutant::Mutant;
-use atomix_protocol::{ClientId, ClusterTime, Index, Sequence, SessionId, SessionKey, codec};
+use atomix_protocol::{ClientId, ClusterTime, Index, InstanceId, Sequence, SessionId, SessionKey, codec};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::outbox::{Draft, Outbox, Stored};
 use super::record::{KeptReply, Record};
 use super::{State, Table};
 use crate::state_machine::{RestoreError, SnapshotSource, StateMachine};
 use crate::timers::Timers;
 
-const SESSIONS: (&str, u16) = ("sessions", 1);
+const SESSIONS: (&str, u16) = ("sessions", 2);
 const MACHINE: (&str, u16) = ("machine", 1);
 /// In place of a length: the part ends where the trailer begins.
 const TO_THE_TRAILER: u64 = u64::MAX;
@@ -36,7 +39,18 @@ struct Head {
     timers: Timers,
     levels: Vec<(String, u16)>,
     cleaning: Vec<(Index, SessionId)>,
+    bodies: u64,
     sessions: u64,
+}
+
+/// The body of events.
+#[derive(Serialize, Deserialize)]
+struct BodyImage {
+    /// Where they were published.
+    index: Index,
+    /// Which of that index it is.
+    number: u32,
+    body: Bytes,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -50,18 +64,35 @@ struct SessionImage {
     timeout_ms: u64,
     last_sequence: Sequence,
     lowest_unanswered: Sequence,
-    event_index: Index,
+    given_up: bool,
+    /// The last event that is not in the outbox any more.
+    trimmed: Index,
+    /// Of the events behind that.
+    events: Vec<EventImage>,
     /// Of the sequences up to the last.
     replies: Vec<ReplyImage>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EventImage {
+    index: Index,
+    atomic: bool,
+    /// The numbers of the bodies.
+    bodies: Vec<u32>,
+    parts: Vec<(InstanceId, u32)>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct ReplyImage {
     index: Index,
     event_index: Index,
+    atomic: bool,
     outcome: ReplyOutcome,
     body: Bytes,
 }
+
+/// The bodies of a snapshot, and whether any event has each.
+type Bodies = BTreeMap<(Index, u32), (Bytes, bool)>;
 
 struct Source {
     state: State,
@@ -169,39 +200,65 @@ fn malformed(what: &str) -> RestoreError {
 
 impl State {
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let bodies = self.bodies();
         let head = Head {
             index: self.index,
             time: self.time,
             timers: self.timers.clone(),
             levels: self.levels.iter().map(|(kind, level)| (kind.clone(), *level)).collect(),
             cleaning: self.cleaning.iter().map(|(index, session)| (*index, *session)).collect(),
+            bodies: bodies.len() as u64,
             sessions: self.sessions.len() as u64,
         };
         out.write_all(&codec::to_bytes(&head))?;
+        for ((index, number), body) in bodies {
+            out.write_all(&codec::to_bytes(&BodyImage { index, number, body: body.clone() }))?;
+        }
         for (session, record) in &self.sessions {
             out.write_all(&codec::to_bytes(&SessionImage::of(*session, record)))?;
         }
         Ok(())
     }
 
+    /// The bodies in all outboxes, each once: one of an index has the same number in all of them.
+    fn bodies(&self) -> BTreeMap<(Index, u32), &Bytes> {
+        let events = self.sessions.iter().flat_map(|(_, record)| record.outbox.iter());
+        let bodies = events.flat_map(|(index, stored)| {
+            let numbers = stored.numbers.iter().map(move |number| (index, *number));
+            numbers.zip(&stored.event.bodies)
+        });
+        bodies.collect()
+    }
+
     fn read(bytes: Bytes) -> Result<State, RestoreError> {
         let (head, mut rest) =
             codec::take_from_bytes::<Head>(&bytes).map_err(|_| malformed("head of sessions"))?;
         let mut state = State { index: head.index, time: head.time, timers: head.timers, ..State::default() };
+        let mut bodies = Bodies::new();
+        for _ in 0..head.bodies {
+            let (image, left) =
+                codec::take_from_bytes::<BodyImage>(&rest).map_err(|_| malformed("a body"))?;
+            rest = left;
+            let key = (image.index, image.number);
+            if bodies.last_key_value().is_some_and(|(last, _)| *last >= key) {
+                return Err(malformed("order of bodies"));
+            }
+            bodies.insert(key, (image.body, false));
+        }
         for _ in 0..head.sessions {
             let (image, left) =
                 codec::take_from_bytes::<SessionImage>(&rest).map_err(|_| malformed("a session"))?;
             rest = left;
-            state.read_session(image)?;
+            state.read_session(image, &mut bodies)?;
         }
-        if !rest.is_empty() {
+        if !rest.is_empty() || bodies.values().any(|(_, used)| !used) {
             return Err(malformed("more than its sessions"));
         }
         state.read_lists(head.levels, head.cleaning)?;
         Ok(state)
     }
 
-    fn read_session(&mut self, image: SessionImage) -> Result<(), RestoreError> {
+    fn read_session(&mut self, image: SessionImage, bodies: &mut Bodies) -> Result<(), RestoreError> {
         let session = image.session;
         let ascending = self.sessions.get_max().is_none_or(|(last, _)| *last < session);
         if !ascending || session.0 > self.index.0 {
@@ -210,7 +267,17 @@ impl State {
         if self.by_client.insert(image.client, session).is_some() {
             return Err(malformed("two sessions of one client"));
         }
-        self.sessions.insert(session, image.into_record()?);
+        let record = image.into_record(bodies)?;
+        let last = record.outbox.last();
+        // A session has no events before it was opened.
+        if last > self.index
+            || (record.outbox.trimmed() > Index::ZERO && record.outbox.trimmed().0 < session.0)
+        {
+            return Err(malformed("events that can't be"));
+        }
+        let atomic = record.outbox.iter().filter(|(_, stored)| stored.event.atomic);
+        self.awaited.extend(atomic.map(|(index, _)| (index, session)));
+        self.sessions.insert(session, record);
         Ok(())
     }
 
@@ -239,6 +306,7 @@ impl SessionImage {
         let reply = |reply: &KeptReply| ReplyImage {
             index: reply.index,
             event_index: reply.event_index,
+            atomic: reply.atomic,
             outcome: reply.outcome,
             body: reply.body.clone(),
         };
@@ -252,12 +320,14 @@ impl SessionImage {
             timeout_ms: record.timeout_ms,
             last_sequence: record.last_sequence,
             lowest_unanswered: record.lowest_unanswered,
-            event_index: record.event_index,
+            given_up: record.given_up,
+            trimmed: record.outbox.trimmed(),
+            events: record.outbox.iter().map(|(index, stored)| EventImage::of(index, stored)).collect(),
             replies: record.replies.iter().map(|(_, kept)| reply(kept)).collect(),
         }
     }
 
-    fn into_record(self) -> Result<Record, RestoreError> {
+    fn into_record(self, bodies: &mut Bodies) -> Result<Record, RestoreError> {
         let kept = self.replies.len() as u64;
         let first = self.last_sequence.next().since(Sequence(kept));
         let lowest = self.lowest_unanswered;
@@ -265,9 +335,19 @@ impl SessionImage {
             return Err(malformed("sequences of a session"));
         }
         let replies = self.replies.into_iter().zip(first..).map(|(image, sequence)| {
-            let ReplyImage { index, event_index, outcome, body } = image;
-            (Sequence(sequence), KeptReply { index, event_index, outcome, body })
+            let ReplyImage { index, event_index, atomic, outcome, body } = image;
+            (Sequence(sequence), KeptReply { index, event_index, atomic, outcome, body })
         });
+        if self.given_up && !self.events.is_empty() {
+            return Err(malformed("events of a session that gets none"));
+        }
+        let mut outbox = Outbox::after(self.trimmed);
+        for image in self.events {
+            if image.index <= outbox.last() || image.index.0 < self.session.0 {
+                return Err(malformed("order of events"));
+            }
+            outbox.push(image.index, image.atomic, image.draft(bodies)?);
+        }
         Ok(Record {
             client: self.client,
             attempt: self.attempt,
@@ -277,9 +357,38 @@ impl SessionImage {
             timeout_ms: self.timeout_ms,
             last_sequence: self.last_sequence,
             lowest_unanswered: lowest,
-            event_index: self.event_index,
+            outbox,
+            given_up: self.given_up,
             replies: replies.collect(),
         })
+    }
+}
+
+impl EventImage {
+    fn of(index: Index, stored: &Stored) -> Self {
+        let event = &stored.event;
+        EventImage { index, atomic: event.atomic, bodies: stored.numbers.clone(), parts: event.parts.clone() }
+    }
+
+    /// The event with its bodies. They stand in the order in which its parts have them, each once.
+    fn draft(&self, bodies: &mut Bodies) -> Result<Draft, RestoreError> {
+        let mut draft = Draft::default();
+        let mut seen = 0;
+        for (instance, place) in &self.parts {
+            let number = usize::try_from(*place).ok().and_then(|place| self.bodies.get(place));
+            let number = *number.ok_or_else(|| malformed("an event without its body"))?;
+            let (body, used) =
+                bodies.get_mut(&(self.index, number)).ok_or_else(|| malformed("a body that is not there"))?;
+            *used = true;
+            if draft.add(*instance, number, body) != *place || *place > seen {
+                return Err(malformed("order of the bodies of an event"));
+            }
+            seen = seen.max(*place + 1);
+        }
+        if self.parts.is_empty() || seen as usize != self.bodies.len() || !draft.fits() {
+            return Err(malformed("an event"));
+        }
+        Ok(draft)
     }
 }
 

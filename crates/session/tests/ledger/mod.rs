@@ -1,8 +1,8 @@
-//! A state machine that remembers everything that was done to it.
+//! A state machine that remembers everything that was done to it, and publishes what it is told to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use atomix_protocol::{ClusterTime, SessionId, codec};
+use atomix_protocol::{ClusterTime, InstanceId, SessionId, codec};
 use atomix_session::{
     Context, KindLevel, QueryContext, RestoreError, Slice, SnapshotSource, StateMachine, TimerId,
 };
@@ -10,6 +10,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// What was done, in order.
+///
+/// Commands that mean something: `own…` adds to what the session owns; `timer N` sets a timer to N; `watch` makes the session a
+/// watcher; `tell TEXT` publishes the text to all watchers; `send A,B TEXT` publishes it to sessions A and B, as do more of
+/// these behind semicolons; `fill N A,B` does with N bytes. A `!` in front holds the reply (E6). Watchers are also told `fired`
+/// by timers and `ended N` when session N has ended. Each event is for the instance with the number of its session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ledger {
     pub(crate) applied: Vec<Applied>,
@@ -18,6 +23,7 @@ pub(crate) struct Ledger {
     /// Things that sessions own: each `own` adds one, a slice of clean-up removes two.
     pub(crate) owned: BTreeMap<SessionId, u64>,
     pub(crate) ended: BTreeSet<SessionId>,
+    pub(crate) watchers: BTreeSet<SessionId>,
 }
 
 /// One command.
@@ -34,6 +40,32 @@ pub(crate) fn reply(index: u64, command: &[u8]) -> Bytes {
     Bytes::from([format!("{index}:").as_bytes(), command].concat())
 }
 
+impl Ledger {
+    fn tell(&self, cx: &mut Context<'_>, text: String) {
+        cx.publish(self.watchers.iter().map(|session| to(*session)).collect(), text.into());
+    }
+
+    fn publish(&self, cx: &mut Context<'_>, order: &str) {
+        let (what, rest) = order.split_once(' ').unwrap_or((order, ""));
+        match (what, rest.split_once(' ')) {
+            ("tell", _) => self.tell(cx, rest.into()),
+            ("send", Some((sessions, text))) => cx.publish(named(sessions), text.to_owned().into()),
+            ("fill", Some((count, sessions))) => {
+                cx.publish(named(sessions), vec![b'x'; count.parse().expect("a number")].into());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn to(session: SessionId) -> (SessionId, InstanceId) {
+    (session, InstanceId(session.0))
+}
+
+fn named(sessions: &str) -> Vec<(SessionId, InstanceId)> {
+    sessions.split(',').map(|session| to(SessionId(session.parse().expect("a number")))).collect()
+}
+
 impl StateMachine for Ledger {
     fn apply(&mut self, cx: &mut Context<'_>, command: &Bytes) -> Bytes {
         let session = cx.session().expect("a command has a session");
@@ -45,6 +77,14 @@ impl StateMachine for Ledger {
             let deadline = String::from_utf8_lossy(deadline).parse().expect("a deadline");
             cx.timers().set(ClusterTime(deadline));
         }
+        if &command[..] == b"watch" {
+            self.watchers.insert(session);
+        }
+        let text = String::from_utf8_lossy(command);
+        let orders = text.strip_prefix('!').inspect(|_| cx.hold_reply()).unwrap_or(&text);
+        for order in orders.split(';') {
+            self.publish(cx, order);
+        }
         let index = cx.index().0;
         self.applied.push(Applied { index, session, sequence: cx.sequence().0, command: command.clone() });
         reply(index, command)
@@ -54,8 +94,11 @@ impl StateMachine for Ledger {
         reply(cx.index.0, query)
     }
 
-    fn session_ended(&mut self, _: &mut Context<'_>, session: SessionId) -> Slice {
-        self.ended.insert(session);
+    fn session_ended(&mut self, cx: &mut Context<'_>, session: SessionId) -> Slice {
+        if self.ended.insert(session) {
+            self.watchers.remove(&session);
+            self.tell(cx, format!("ended {session}"));
+        }
         let owned = self.owned.remove(&session).unwrap_or(0);
         if owned <= 2 {
             return Slice::Done;
@@ -66,6 +109,7 @@ impl StateMachine for Ledger {
 
     fn timer_fired(&mut self, cx: &mut Context<'_>, timer: TimerId) {
         assert_eq!(cx.session(), None);
+        self.tell(cx, "fired".into());
         self.fired.push((cx.index().0, cx.time(), timer));
     }
 

@@ -4,23 +4,28 @@
 //! a leader, when a quorum round completes. Links lose, delay and cut; what a cut link still carries arrives later, beside what
 //! its successor carries. Clocks drift within ρ.
 
+mod consensus;
+mod events;
+mod machine;
+mod met;
 mod server;
+mod users;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use atomix_protocol::client::Consistency;
 use atomix_protocol::{
-    Address, ClientId, ClusterId, ClusterTime, Entry, EntryId, EntryKind, Index, LinkId, LocalTime, Sequence,
-    SessionId, SessionKey, Term,
+    Address, ClientId, ClusterId, Entry, Index, LinkId, LocalTime, Sequence, SessionId, SessionKey, Term,
 };
 use atomix_session::core::{Core, Input, Options, Output};
-use atomix_session::table::Effect;
-use atomix_session::{NotDone, Outcome, SessionError, SessionState};
+use atomix_session::{Outcome, SessionError, SessionState};
 use bytes::Bytes;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 
+use self::events::Published;
+pub(crate) use self::met::Met;
 pub(crate) use self::server::Server;
 
 /// ρ.
@@ -30,27 +35,6 @@ pub(crate) const TIMEOUT: Duration = Duration::from_millis(1_000);
 pub(crate) const WINDOW: u64 = 16;
 pub(crate) const RESERVE: u64 = 4;
 const SERVERS: usize = 3;
-
-/// What happened, so that a batch of worlds that never met the interesting cases fails.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Met {
-    pub(crate) answered_from_table: u64,
-    pub(crate) entries_lost: u64,
-    pub(crate) gaps_before_the_log: u64,
-    pub(crate) gaps_at_apply: u64,
-    pub(crate) refused: u64,
-    pub(crate) skipped: u64,
-    pub(crate) refused_but_done: u64,
-    pub(crate) expired: u64,
-    pub(crate) resent: u64,
-    pub(crate) window_full: u64,
-    pub(crate) unknown: u64,
-    pub(crate) suspended: u64,
-    pub(crate) restarts: u64,
-    pub(crate) redirected_reads: u64,
-    pub(crate) late_reads: u64,
-    pub(crate) closed: u64,
-}
 
 /// How bad the world is.
 #[derive(Clone, Copy, Debug)]
@@ -113,12 +97,16 @@ pub(crate) struct Client {
     pub(crate) queries: BTreeMap<u64, Query>,
     /// Index of what the caller was told of, in order of telling.
     told: Index,
-    last_ended: Sequence,
+    /// The last that ended of each instance, of those without a deadline.
+    last_ended: BTreeMap<u64, Sequence>,
+    /// How many events were delivered.
+    pub(crate) events: usize,
     valid_until: LocalTime,
     pub(crate) statuses: usize,
 }
 
 pub(crate) struct Command {
+    pub(crate) instance: u64,
     pub(crate) body: Bytes,
     pub(crate) limited: bool,
     pub(crate) refused: bool,
@@ -149,6 +137,7 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     /// The highest index of a command whose caller was told that it was done.
     done: Index,
+    published: Published,
 }
 
 impl World {
@@ -167,6 +156,7 @@ impl World {
             wires: Vec::new(),
             clients: Vec::new(),
             done: Index::ZERO,
+            published: Published::new(),
         };
         for _ in 0..SERVERS {
             let clock = world.clock();
@@ -337,7 +327,9 @@ impl World {
                 Output::Completed(sequence, result) => self.completed(client, sequence, result),
                 Output::Answered(number, result) => self.answered(client, number, result),
                 Output::Opened(session) => self.clients[client].session = Some(session),
+                Output::Event { instance, index, body } => self.delivered(client, index, instance, body),
                 Output::State(state) => {
+                    self.check_expiry(client, state);
                     self.met.suspended += u64::from(state == SessionState::Suspended);
                     self.clients[client].states.push(state);
                 }
@@ -345,7 +337,11 @@ impl World {
             }
         }
         let client = &mut self.clients[client];
-        assert!(client.core.valid_until() >= client.valid_until, "L2: valid_until never moves back");
+        let until = client.core.valid_until();
+        assert!(
+            until >= client.valid_until || until == LocalTime::ZERO,
+            "L2: valid_until never moves back but to nothing, when the session is being closed"
+        );
         client.valid_until = client.core.valid_until();
         assert!(
             client.core.state() != SessionState::Connected || now < client.valid_until,
@@ -362,211 +358,6 @@ impl World {
             (0..SERVERS).find(|server| server_address(*server) == *address).expect("a known address");
         self.wires.push(Wire { client, link: link.0, server, dialing: true, ..Wire::default() });
     }
-
-    // --- what users do ---
-
-    pub(crate) fn submit(
-        &mut self,
-        client: usize,
-        body: &str,
-        deadline: Option<Duration>,
-    ) -> Option<Sequence> {
-        let now = self.now(client);
-        let reserved = self.below(8) == 0;
-        let body = Bytes::copy_from_slice(body.as_bytes());
-        let deadline = deadline.map(|within| now + within);
-        let limited = deadline.is_some();
-        let result = self.clients[client].core.submit(now, body.clone(), deadline, reserved);
-        let sequence = match result {
-            Ok(sequence) => sequence,
-            Err(NotDone::Busy) => {
-                self.met.window_full += 1;
-                return None;
-            }
-            Err(_) => return None,
-        };
-        let command = Command { body, limited, refused: false, end: None };
-        let earlier = self.clients[client].commands.insert(sequence, command);
-        assert!(earlier.is_none(), "S2: a sequence is given once");
-        self.drain(client);
-        Some(sequence)
-    }
-
-    pub(crate) fn query(
-        &mut self,
-        client: usize,
-        consistency: Consistency,
-        deadline: Option<Duration>,
-    ) -> Option<u64> {
-        let now = self.now(client);
-        let deadline = deadline.map(|within| now + within);
-        let number =
-            self.clients[client].core.query(now, Bytes::from_static(b"q"), consistency, deadline).ok()?;
-        let told = self.clients[client].told;
-        let after = if consistency == Consistency::Linearizable { self.done.max(told) } else { told };
-        let last = self.clients[client].commands.keys().next_back().copied().unwrap_or(Sequence::ZERO);
-        let after_sequence = if consistency == Consistency::Causal { Sequence::ZERO } else { last };
-        self.clients[client].queries.insert(number, Query { consistency, after, after_sequence, end: None });
-        self.drain(client);
-        Some(number)
-    }
-
-    pub(crate) fn close(&mut self, client: usize) {
-        let now = self.now(client);
-        self.clients[client].core.close(now);
-        self.drain(client);
-    }
-
-    pub(crate) fn request_status(&mut self, client: usize) {
-        let now = self.now(client);
-        self.clients[client].core.request_status(now);
-        self.drain(client);
-    }
-
-    // --- what users are told ---
-
-    fn completed(&mut self, client: usize, sequence: Sequence, result: Result<Outcome, SessionError>) {
-        let of = &mut self.clients[client];
-        let command = of.commands.get_mut(&sequence).expect("it was submitted");
-        assert!(command.end.is_none(), "{sequence} ends once");
-        if let Ok(outcome) = &result {
-            of.told = of.told.max(outcome.index);
-            self.done = self.done.max(outcome.index);
-            self.met.refused_but_done += u64::from(command.refused);
-        }
-        self.met.unknown += u64::from(matches!(result, Err(SessionError::Unknown(_))));
-        self.met.skipped += u64::from(matches!(result, Err(SessionError::NotDone(NotDone::Busy))));
-        if !command.limited {
-            assert!(of.last_ended < sequence, "S11: {sequence} ends after {}", of.last_ended);
-            of.last_ended = sequence;
-        }
-        command.end = Some(result);
-    }
-
-    fn answered(&mut self, client: usize, number: u64, result: Result<Outcome, SessionError>) {
-        let of = &mut self.clients[client];
-        let query = of.queries.get_mut(&number).expect("it was asked");
-        assert!(query.end.is_none(), "query {number} ends once");
-        if let Ok(outcome) = &result {
-            assert!(outcome.index >= of.told, "Q2: back in time, {} after {}", outcome.index, of.told);
-            assert!(outcome.index >= query.after, "Q1, Q3: {:?} misses {}", query.consistency, query.after);
-            of.told = outcome.index;
-        }
-        query.end = Some(result);
-    }
-
-    // --- what consensus does ---
-
-    /// Makes a server the leader of a new term. Of what is not committed, a part may be lost.
-    pub(crate) fn elect(&mut self, next: usize) {
-        let pending = self.log.len() - self.committed;
-        let kept = self.below(pending as u64 + 1) as usize;
-        self.met.entries_lost += (pending - kept) as u64;
-        self.log.truncate(self.committed + kept);
-        self.servers[self.leader].depose();
-        self.term = self.term.next();
-        self.leader = next;
-        self.servers[next].paused_until = 0;
-        self.append(EntryKind::NoOp, Bytes::new());
-        self.commit(self.log.len());
-        let now = self.servers[next].now(self.real);
-        self.servers[next].elect(now);
-    }
-
-    fn append(&mut self, kind: EntryKind, payload: Bytes) {
-        let index = Index(self.log.len() as u64 + 1);
-        // A new leader's clock may be behind: cluster time is what the log says (T1).
-        let time = self.log.last().map_or(ClusterTime::ZERO, |last| last.time).max(ClusterTime(self.real));
-        self.log.push(Entry { id: EntryId::new(self.term, index), time, kind, payload });
-    }
-
-    /// Commits through an index. The leader applies at once, and what it learns goes to the clients.
-    fn commit(&mut self, through: usize) {
-        self.committed = through;
-        while let Some(entry) = self.next_to_apply(self.leader) {
-            let first = self.servers.iter().all(|server| server.table.applied().0 < entry.id.index);
-            let effects = self.servers[self.leader].apply(&entry);
-            for effect in effects {
-                if first {
-                    self.check_end(&effect);
-                }
-                self.tell(effect);
-            }
-        }
-    }
-
-    fn next_to_apply(&self, server: usize) -> Option<Entry> {
-        let applied = self.servers[server].table.applied().0.0 as usize;
-        (applied < self.committed).then(|| self.log[applied].clone())
-    }
-
-    /// L2: nobody's session ends for silence while its client may still rely on it.
-    fn check_end(&mut self, effect: &Effect) {
-        use atomix_protocol::client::EndReason;
-        let Effect::Ended { session, reason: EndReason::Expired, new: true } = effect else {
-            return;
-        };
-        self.met.expired += 1;
-        for client in self.clients.iter().filter(|client| client.session == Some(*session)) {
-            let now = client.clock.read(self.real);
-            assert!(
-                client.core.valid_until() <= now,
-                "L2: session {session} expired at {now:?}, valid until {:?}",
-                client.core.valid_until()
-            );
-        }
-    }
-
-    /// Followers catch up, all of them.
-    pub(crate) fn settle(&mut self) {
-        self.commit(self.log.len());
-        for server in 0..SERVERS {
-            while let Some(entry) = self.next_to_apply(server) {
-                self.servers[server].apply(&entry);
-            }
-        }
-    }
-
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.clients.iter().all(|client| {
-            client.commands.values().all(|command| command.end.is_some())
-                && client.queries.values().all(|query| query.end.is_some())
-        })
-    }
-
-    /// S3, S5, S11, Q1: what callers were told against what was done.
-    pub(crate) fn check_outcomes(&mut self) {
-        self.settle();
-        let digests: Vec<_> = self.servers.iter().map(|server| server.table.digest()).collect();
-        assert!(digests.iter().all(|digest| *digest == digests[0]), "servers differ: {digests:?}");
-        let ledger = self.servers[0].machine.clone();
-        for client in &self.clients {
-            self.met.resent += client.core.retries();
-            let mine: Vec<_> =
-                ledger.applied.iter().filter(|done| Some(done.session) == client.session).collect();
-            let order = mine.windows(2).all(|pair| pair[0].sequence < pair[1].sequence);
-            assert!(order, "S3, S11: once each, in order of submission");
-            let done: BTreeMap<_, _> = mine.iter().map(|done| (Sequence(done.sequence), *done)).collect();
-            for (sequence, command) in &client.commands {
-                match (&command.end, done.get(sequence)) {
-                    (Some(Ok(outcome)), Some(done)) => {
-                        assert_eq!((outcome.index, &command.body), (Index(done.index), &done.command));
-                        assert_eq!(outcome.body, crate::ledger::reply(done.index, &command.body));
-                    }
-                    (Some(Ok(_)), None) => panic!("S5: {sequence} was told to be done, and was not"),
-                    (Some(Err(SessionError::NotDone(_))), Some(_)) => panic!("S5: {sequence} was done"),
-                    (Some(Err(_)), _) => {}
-                    (None, _) => panic!("{sequence} never ended"),
-                }
-            }
-            for query in client.queries.values() {
-                let Some(Ok(outcome)) = &query.end else { continue };
-                let seen =
-                    done.range(..=query.after_sequence).all(|(_, done)| Index(done.index) <= outcome.index);
-                assert!(seen, "Q1: {:?} does not see what was submitted before", query.consistency);
-            }
-        }
-    }
 }
 
 impl Client {
@@ -580,7 +371,8 @@ impl Client {
             commands: BTreeMap::new(),
             queries: BTreeMap::new(),
             told: Index::ZERO,
-            last_ended: Sequence::ZERO,
+            last_ended: BTreeMap::new(),
+            events: 0,
             valid_until: LocalTime::ZERO,
             statuses: 0,
         }

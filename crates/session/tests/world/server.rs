@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use atomix_protocol::client::{
-    Attached, ClientRequest, ClientResponse, Consistency, EndReason, NotAnswered, NotLogged, Opened,
+    Attach, Attached, ClientRequest, ClientResponse, Consistency, EndReason, NotAnswered, NotLogged, Opened,
     QueryHeader,
 };
 use atomix_protocol::codec::Frame;
@@ -12,23 +12,27 @@ use atomix_protocol::session::{Close, Expire, Open, SessionEntry};
 use atomix_protocol::{
     BootNonce, Entry, EntryKind, GroupId, Incarnation, Index, LocalTime, Round, Sequence, SessionId,
 };
+use atomix_session::deliveries::Deliveries;
 use atomix_session::liveness::Liveness;
 use atomix_session::table::{Effect, Limits, Lookup, Table};
 use atomix_session::{QueryContext, StateMachine};
 use bytes::Bytes;
 
+use super::events::{Held, OUTBOX};
+use super::machine::Machine;
 use super::{Clock, RESERVE, WINDOW, World};
-use crate::ledger::Ledger;
 
 const HEARTBEAT: Duration = Duration::from_millis(50);
 const LIMITS: Limits = Limits { sessions: 8, window: WINDOW + RESERVE };
 
 pub(crate) struct Server {
     pub(crate) table: Table,
-    pub(crate) machine: Ledger,
+    pub(crate) machine: Machine,
     pub(crate) paused_until: u64,
     clock: Clock,
-    liveness: Liveness,
+    pub(super) liveness: Liveness,
+    pub(super) deliveries: Deliveries,
+    pub(super) held: Vec<Held>,
     /// The last round begun, and when it completes.
     round: Round,
     completes: Option<u64>,
@@ -49,10 +53,12 @@ impl Server {
     pub(super) fn new(clock: Clock) -> Self {
         Server {
             table: Table::new(LIMITS),
-            machine: Ledger::default(),
+            machine: Machine::default(),
             paused_until: 0,
             clock,
             liveness: Liveness::new(HEARTBEAT),
+            deliveries: Deliveries::new(OUTBOX),
+            held: Vec::new(),
             round: Round::ZERO,
             completes: None,
             reads: Vec::new(),
@@ -80,6 +86,8 @@ impl Server {
 
     pub(super) fn depose(&mut self) {
         self.liveness.deposed();
+        self.deliveries.deposed();
+        self.held.clear();
     }
 
     /// A restart from a snapshot of its own.
@@ -87,7 +95,7 @@ impl Server {
         let mut bytes = Vec::new();
         self.table.snapshot(&self.machine).write_to(&mut bytes).expect("written to memory");
         let digest = self.table.digest();
-        (self.table, self.machine) = (Table::new(LIMITS), Ledger::default());
+        (self.table, self.machine) = (Table::new(LIMITS), Machine::default());
         self.table.restore(&Bytes::from(bytes), &mut self.machine).expect("its own snapshot");
         assert_eq!(self.table.digest(), digest, "M4");
         self.reads.clear();
@@ -126,6 +134,7 @@ impl World {
         if self.servers[server].table.is_cleaning() {
             self.append(EntryKind::Session, SessionEntry::Time.encode());
         }
+        self.lead_events();
         if self.below(3) == 0 {
             let pending = (self.log.len() - self.committed) as u64;
             let through = self.committed + self.below(pending + 1) as usize;
@@ -156,7 +165,7 @@ impl World {
             ClientRequest::Status => return self.send(wire, &ClientResponse::Status(Default::default())),
             ClientRequest::Attach(attach) if attach.read_only => {
                 self.wires[wire].read_only = true;
-                return self.attach(wire, attach.session, attach.key);
+                return self.attach(wire, &attach);
             }
             ClientRequest::Query(header, body) if read_only => return self.take_query(wire, header, body),
             _ => {}
@@ -169,19 +178,26 @@ impl World {
         let now = self.servers[server].now(self.real);
         match request {
             ClientRequest::Open(open) => self.take_open(open),
-            ClientRequest::Attach(attach) => self.attach(wire, attach.session, attach.key),
+            ClientRequest::Attach(attach) => self.attach(wire, &attach),
             ClientRequest::Command(entry) => self.take_command(wire, entry),
             ClientRequest::Query(header, body) => self.take_query(wire, header, body),
             ClientRequest::KeepAlive(keep_alive) => {
                 let session = self.wires[wire].session.expect("attached");
+                self.acknowledged(session, keep_alive.acknowledged_event, Some(keep_alive.lowest_unanswered));
+                self.judge_contacts();
                 let server = &mut self.servers[server];
                 server.liveness.contact(now, session, Some(keep_alive.contact), server.round);
+            }
+            ClientRequest::Acknowledge { event } => {
+                self.met.acknowledgements += 1;
+                let session = self.wires[wire].session.expect("attached");
+                self.acknowledged(session, event, None);
             }
             ClientRequest::Close => {
                 let session = self.wires[wire].session.expect("attached");
                 self.append(EntryKind::Session, SessionEntry::Close(Close { session }).encode());
             }
-            other => panic!("unexpected: {other:?}"),
+            ClientRequest::Status => panic!("answered above"),
         }
     }
 
@@ -218,11 +234,15 @@ impl World {
         self.append(EntryKind::Session, SessionEntry::Open(open).encode());
     }
 
-    fn attach(&mut self, wire: usize, session: SessionId, key: atomix_protocol::SessionKey) {
+    fn attach(&mut self, wire: usize, attach: &Attach) {
+        let session = attach.session;
         let info = self.servers[self.wires[wire].server].table.session(session);
         let response = match info {
-            Some(info) if info.key == key => {
+            Some(info) if info.key == attach.key => {
                 self.wires[wire].session = Some(session);
+                if !attach.read_only && !self.wires[wire].cut {
+                    self.attach_events(session, attach.last_event);
+                }
                 let timeout_ms = info.timeout.as_millis() as u64;
                 ClientResponse::Attached(Attached { session, timeout_ms, last_sequence: info.last_sequence })
             }
@@ -241,9 +261,9 @@ impl World {
         let session = self.wires[wire].session.expect("attached");
         assert_eq!(session, header.session);
         match self.servers[self.leader].table.lookup(session, header.sequence) {
-            Lookup::Kept(header, body) => {
+            Lookup::Kept(header, body, atomic) => {
                 self.met.answered_from_table += 1;
-                return self.send(wire, &ClientResponse::Reply(header, body));
+                return self.send_reply(session, header, body, atomic);
             }
             Lookup::NoSession(reason) => return self.send(wire, &ClientResponse::Ended { session, reason }),
             Lookup::New => {}
@@ -313,15 +333,20 @@ impl World {
         for read in std::mem::take(&mut self.servers[server].reads) {
             let of = &self.servers[server];
             let (index, time) = of.table.applied();
-            let last = of.table.session(read.session).map(|info| info.last_sequence);
+            let info = of.table.session(read.session);
+            let last = info.as_ref().map(|info| info.last_sequence);
             let header = read.header;
             let ready = index >= header.after_index.max(read.after) && last >= Some(header.after_sequence);
             let mut response = None;
             if ready && (header.consistency != Consistency::Linearizable || server == self.leader) {
                 let context = QueryContext { index, time, session: read.session };
                 let body = of.machine.query(&context, &read.body);
-                // The session has no events.
-                let (ticket, event_index) = (header.ticket, Index::ZERO);
+                let event_index = info.map_or(Index::ZERO, |info| info.event_index);
+                let (client, link) = read.wire;
+                let wire = self.wire(client, atomix_protocol::LinkId(link));
+                let on_read_link = wire.is_some_and(|wire| self.wires[wire].read_only);
+                self.met.answers_ahead += u64::from(on_read_link && event_index > self.last_event(client));
+                let ticket = header.ticket;
                 let header = atomix_protocol::client::AnswerHeader { ticket, index, event_index };
                 response = Some(ClientResponse::Answer(header, body));
             } else if read.until <= self.real {
@@ -352,13 +377,19 @@ impl World {
                     if mine && of.greeted && !of.read_only && !of.cut {
                         of.session = Some(session);
                         self.send(wire, &opened);
+                        self.attach_events(session, Index::ZERO);
                     }
                 }
             }
             Effect::OpenRefused { .. } => {}
-            Effect::Reply { session, header, body, kept } => {
+            Effect::Reply { session, header, body, kept, atomic } => {
                 self.met.answered_from_table += u64::from(kept);
-                self.send_to_session(session, &ClientResponse::Reply(header, body));
+                self.send_reply(session, header, body, atomic);
+            }
+            Effect::Published { .. } | Effect::Trimmed { .. } => self.judge_contacts(),
+            Effect::GivenUp { .. } => {
+                self.met.given_up += 1;
+                self.judge_contacts();
             }
             Effect::Gap { session, expected } => {
                 self.met.gaps_at_apply += 1;
@@ -367,12 +398,13 @@ impl World {
             Effect::Ended { session, reason, new } => {
                 self.met.closed += u64::from(new && reason == EndReason::Closed);
                 self.servers[self.leader].liveness.ended(session);
+                self.servers[self.leader].deliveries.ended(session);
                 self.send_to_session(session, &ClientResponse::Ended { session, reason });
             }
         }
     }
 
-    fn send_to_session(&mut self, session: SessionId, response: &ClientResponse) {
+    pub(super) fn send_to_session(&mut self, session: SessionId, response: &ClientResponse) {
         for wire in 0..self.wires.len() {
             let of = &self.wires[wire];
             if of.session == Some(session) && of.server == self.leader && !of.read_only && !of.cut {
