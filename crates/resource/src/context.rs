@@ -4,13 +4,12 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use atomix_protocol::{ClusterTime, Index, InstanceId, Sequence, SessionId};
+use atomix_protocol::{ClusterTime, Index, InstanceId, ResourceId, Sequence, SessionId, codec};
 use atomix_session::TimerId;
-use imbl::OrdMap;
+use bytes::Bytes;
+use imbl::{OrdMap, OrdSet};
 use rand::rngs::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
-
-use crate::registry::ResourceId;
 
 /// The entry being applied, of which each resource sees its own part.
 ///
@@ -21,6 +20,8 @@ pub(crate) trait Applying: fmt::Debug {
     fn time(&self) -> ClusterTime;
     fn set_timer(&mut self, deadline: ClusterTime) -> TimerId;
     fn cancel_timer(&mut self, timer: TimerId) -> bool;
+    fn publish(&mut self, to: Vec<(SessionId, InstanceId)>, body: Bytes);
+    fn hold_reply(&mut self);
     fn random(&mut self) -> &mut Xoshiro256PlusPlus;
 }
 
@@ -41,6 +42,14 @@ impl Applying for atomix_session::Context<'_> {
         self.timers().cancel(timer)
     }
 
+    fn publish(&mut self, to: Vec<(SessionId, InstanceId)>, body: Bytes) {
+        atomix_session::Context::publish(self, to, body);
+    }
+
+    fn hold_reply(&mut self) {
+        atomix_session::Context::hold_reply(self);
+    }
+
     fn random(&mut self) -> &mut Xoshiro256PlusPlus {
         atomix_session::Context::random(self)
     }
@@ -51,10 +60,14 @@ impl Applying for atomix_session::Context<'_> {
 pub struct Context<'a> {
     pub(crate) entry: &'a mut dyn Applying,
     pub(crate) resource: ResourceId,
+    /// The resources that there are.
+    pub(crate) alive: &'a OrdSet<ResourceId>,
     /// Whose each pending timer is.
     pub(crate) timers: &'a mut OrdMap<TimerId, ResourceId>,
     /// Sessions that have ended and are not cleaned up yet.
     pub(crate) ending: &'a OrdMap<SessionId, Option<ResourceId>>,
+    /// Set: the resource goes.
+    pub(crate) finished: &'a mut bool,
 }
 
 impl Context<'_> {
@@ -68,6 +81,39 @@ impl Context<'_> {
     #[must_use]
     pub fn time(&self) -> ClusterTime {
         self.entry.time()
+    }
+
+    /// The resource itself. Never reused: one that is deleted and created again is another.
+    #[must_use]
+    pub fn resource(&self) -> ResourceId {
+        self.resource
+    }
+
+    /// Whether a resource of this cluster is there, and was not deleted.
+    #[must_use]
+    pub fn exists(&self, resource: ResourceId) -> bool {
+        self.alive.contains(&resource)
+    }
+
+    /// Publishes an event to those who have this resource open and are named here: once to each instance, however often it is
+    /// named. Those whose session has ended are passed over. An event arrives exactly once and in order, and before the reply of
+    /// the entry that published it (E1, E5); whoever registers by a command misses nothing that comes after it.
+    ///
+    /// # Panics
+    /// If the event's own `Serialize` refuses: a mistake of the resource's author.
+    pub fn publish<E: Serialize>(&mut self, to: impl IntoIterator<Item = Caller>, event: &E) {
+        let mut to: Vec<_> = to.into_iter().map(|caller| (caller.session, caller.instance)).collect();
+        to.sort_unstable();
+        to.dedup();
+        if !to.is_empty() {
+            self.entry.publish(to, codec::to_bytes(event));
+        }
+    }
+
+    /// What [`Resource::deletion_asked`](crate::Resource::deletion_asked) has put off happens now: the resource is gone when this
+    /// call of it returns.
+    pub fn finish_deletion(&mut self) {
+        *self.finished = true;
     }
 
     /// Sets a timer of this resource: it fires once cluster time has reached `deadline`, never before.
@@ -126,6 +172,11 @@ impl CommandContext<'_> {
     #[must_use]
     pub fn caller(&self) -> Caller {
         self.caller
+    }
+
+    /// The caller gets the reply once everybody to whom this command publishes has acknowledged it, or has ended (E6).
+    pub fn hold_reply(&mut self) {
+        self.context.entry.hold_reply();
     }
 }
 

@@ -45,6 +45,9 @@ pub enum ResourceError {
     /// The resource was deleted after it was opened here.
     #[error("the resource was deleted")]
     Deleted,
+    /// Not deleted: it is in use.
+    #[error("{0} is in use")]
+    InUse(String),
     /// The resource is not open in this session.
     #[error("the resource is not open in this session")]
     NotOpen,

@@ -13,8 +13,8 @@ use std::task::{Context, Poll, ready};
 use atomix_protocol::client::Consistency;
 use atomix_protocol::codec;
 use atomix_protocol::envelope::{self, Envelope, OpenReply, OpenResource, OperationStatus, Sharing};
-use atomix_protocol::{Index, InstanceId};
-use atomix_session::{Completion, Session};
+use atomix_protocol::{Index, InstanceId, ResourceId, Sequence};
+use atomix_session::{Completion, Session, Subscription};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
@@ -49,6 +49,7 @@ pub fn open<H: ResourceHandle>(
 pub struct Handle<R> {
     session: Arc<dyn Session>,
     instance: InstanceId,
+    resource: ResourceId,
     path: Arc<str>,
     state: PhantomData<fn() -> R>,
 }
@@ -71,7 +72,7 @@ impl<R: Resource> Handle<R> {
             Ok(configuration) => {
                 let (path, kind, configuration) = (path.into(), R::KIND.into(), configuration.into());
                 let open = Envelope::Open(OpenResource { path, kind, configuration, sharing });
-                session.submit(open.encode())
+                session.submit(open.encode(), &mut |_| ())
             }
             Err(_) => {
                 return Opening {
@@ -95,7 +96,21 @@ impl<R: Resource> Handle<R> {
     where
         R: Apply<O>,
     {
-        self.call(command, |encoded| self.session.submit(encoded))
+        self.command_numbered(command, |_| ())
+    }
+
+    /// Submits a command, now. `numbered` is told its place in the session, by which its resource knows it (see
+    /// [`Caller`](crate::Caller)), before any event that it causes can arrive; not if the command is not taken. It must not use
+    /// the session.
+    pub fn command_numbered<O: Operation>(
+        &self,
+        command: &O,
+        mut numbered: impl FnMut(Sequence),
+    ) -> Call<O::Reply>
+    where
+        R: Apply<O>,
+    {
+        self.call(command, |encoded| self.session.submit(encoded, &mut numbered))
     }
 
     /// Submits a command that nobody waits for, from a `Drop`: there is room reserved for that (S2).
@@ -116,6 +131,21 @@ impl<R: Resource> Handle<R> {
         self.call(query, |encoded| self.session.query(encoded, consistency))
     }
 
+    /// Gives every event of this instance to `sink`, with the index at which it was published, until the subscription is dropped or
+    /// the session ends; the sink is dropped then. Every handle of an instance may have sinks of its own.
+    ///
+    /// The sink is called with the session's lock held: it updates local state, wakes who waits, and returns. It must not block, and
+    /// must not use the session. An event that is no `R::Event` is an error: the servers run another version.
+    pub fn events(
+        &self,
+        mut sink: impl FnMut(Index, Result<R::Event, ResourceError>) + Send + 'static,
+    ) -> Subscription {
+        let decode = move |index: Index, body: &Bytes| {
+            sink(index, codec::from_bytes(body).map_err(|_| ResourceError::Undecodable));
+        };
+        self.session.events(self.instance, Box::new(decode))
+    }
+
     /// The session.
     #[must_use]
     pub fn session(&self) -> &Arc<dyn Session> {
@@ -126,6 +156,12 @@ impl<R: Resource> Handle<R> {
     #[must_use]
     pub fn instance(&self) -> InstanceId {
         self.instance
+    }
+
+    /// The resource itself: one that is deleted and created again at the same path is another.
+    #[must_use]
+    pub fn resource(&self) -> ResourceId {
+        self.resource
     }
 
     /// Where the resource lives.
@@ -169,9 +205,10 @@ impl<R: Resource> Future for Opening<R> {
         let outcome = ready!(Pin::new(completion).poll(cx))?;
         let path = || self.path.to_string();
         Poll::Ready(match codec::from_bytes::<OpenReply>(&outcome.body) {
-            Ok(OpenReply::Opened(instance)) => Ok(Handle {
+            Ok(OpenReply::Opened { instance, resource }) => Ok(Handle {
                 session: self.session.clone(),
                 instance,
+                resource,
                 path: self.path.clone(),
                 state: PhantomData,
             }),
@@ -222,6 +259,7 @@ impl<R> Clone for Handle<R> {
         Handle {
             session: self.session.clone(),
             instance: self.instance,
+            resource: self.resource,
             path: self.path.clone(),
             state: PhantomData,
         }

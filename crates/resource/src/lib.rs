@@ -11,8 +11,8 @@
 //!
 //! ```
 //! use atomix_resource::{
-//!     Answer, Apply, BadConfiguration, CommandContext, Consistency, Handle, QueryContext, Registry, Resource,
-//!     ResourceError, Sharing,
+//!     Answer, Apply, BadConfiguration, CommandContext, Consistency, Handle, NoEvent, QueryContext, Registry,
+//!     Resource, ResourceError, Sharing,
 //! };
 //! use serde::{Deserialize, Serialize};
 //!
@@ -37,6 +37,7 @@
 //!     const KIND: &'static str = "example/counter";
 //!     type Operations = CounterOperations;
 //!     type Configuration = ();
+//!     type Event = NoEvent;
 //!
 //!     fn create((): ()) -> Result<Self, BadConfiguration> {
 //!         Ok(Counter(0))
@@ -75,6 +76,9 @@
 //! | `context` | [`CommandContext`], [`Context`], [`QueryContext`]: what it may know and do |
 //! | `registry` | [`Registry`]: many resources in one state machine |
 //! | `handle` | [`Handle`]: the client side |
+//! | [`stream`] | events on their way to the user's task, bounded |
+//! | [`fencing`] | writes that only the present holder of a lock can make |
+//! | [`management`] | deleting, and asking what is there |
 //! | [`ordered`] | large ordered state in snapshots |
 //! | `path` | where resources live |
 //! | `error` | [`ResourceError`] |
@@ -84,22 +88,32 @@
 
 mod context;
 mod error;
+pub mod fencing;
 mod handle;
 mod machine;
+pub mod management;
 pub mod operation;
 pub mod ordered;
 mod path;
 mod registry;
 mod resource;
 mod snapshot;
+mod state;
+pub mod stream;
 
 #[cfg(test)]
 mod tests;
 
 pub use atomix_protocol::client::Consistency;
 pub use atomix_protocol::envelope::{OperationStatus, Sharing};
-pub use atomix_protocol::{ClusterTime, Index, InstanceId, LocalTime, Sequence, SessionId, limits};
-pub use atomix_session::{NotDone, RestoreError, Session, SessionState, Slice, StateMachine, TimerId};
+#[doc(hidden)]
+pub use atomix_protocol::mutant::Mutant;
+pub use atomix_protocol::{
+    ClusterTime, Index, InstanceId, LocalTime, ResourceId, Sequence, SessionId, limits,
+};
+pub use atomix_session::{
+    NotDone, RestoreError, Session, SessionState, Slice, StateMachine, Subscription, TimerId,
+};
 pub use bytes::Bytes;
 
 pub use crate::context::{Caller, CommandContext, Context, QueryContext};
@@ -108,4 +122,4 @@ pub use crate::handle::{Call, Handle, Opening, ResourceHandle, open};
 pub use crate::operation::{Answer, Apply, Operation, Operations, Reply};
 pub use crate::path::is_valid_path;
 pub use crate::registry::Registry;
-pub use crate::resource::{BadConfiguration, Resource};
+pub use crate::resource::{BadConfiguration, Deletion, NoEvent, Resource};

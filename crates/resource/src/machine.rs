@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::context::{CommandContext, Context, QueryContext};
 use crate::operation::{Operations, Reply};
-use crate::resource::{BadConfiguration, Resource};
+use crate::resource::{BadConfiguration, Deletion, Resource};
 use crate::snapshot;
 
 /// A resource of any kind. Shared with the snapshots that still have it to write.
@@ -21,6 +21,7 @@ pub(crate) trait Machine: Send + Sync {
     fn query(&self, cx: &QueryContext, number: u16, body: &Bytes) -> Reply;
     fn end_session(&mut self, cx: &mut Context<'_>, session: SessionId) -> Slice;
     fn fire_timer(&mut self, cx: &mut Context<'_>, timer: TimerId);
+    fn delete(&mut self, cx: &mut Context<'_>, force: bool) -> Deletion;
     fn version(&self) -> u16;
     fn write(&self, out: &mut dyn Write) -> io::Result<()>;
     fn copied(&self) -> AnyMachine;
@@ -41,6 +42,10 @@ impl<R: Resource> Machine for R {
 
     fn fire_timer(&mut self, cx: &mut Context<'_>, timer: TimerId) {
         self.timer_fired(cx, timer);
+    }
+
+    fn delete(&mut self, cx: &mut Context<'_>, force: bool) -> Deletion {
+        self.deletion_asked(cx, force)
     }
 
     fn version(&self) -> u16 {

@@ -126,7 +126,8 @@ pub const fn level(numbers: &[u16]) -> u16 {
 /// Lists the operations of a resource: number, type, reply.
 ///
 /// Numbers are part of the wire format: they are only ever added, never changed, never reused. Leave room between commands and
-/// queries. The types are structs of the caller's, in scope by a single name, that derive `Serialize` and `Deserialize`.
+/// queries. The types are structs of the caller's, in scope by a single name, that derive `Serialize` and `Deserialize`. A third
+/// list, `fenced`, gives commands a second form that only the present holder of a lock can use (see [`fencing`](crate::fencing)).
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -168,12 +169,20 @@ macro_rules! operations {
         $visibility:vis struct $name:ident;
         commands { $($command_number:literal : $command:ident -> $command_reply:ty),* $(,)? }
         queries { $($query_number:literal : $query:ident -> $query_reply:ty),* $(,)? }
+        $(fenced { $($fenced_number:literal : $fenced:ident),* $(,)? })?
     ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug)]
         $visibility struct $name;
 
-        const _: u16 = $crate::operation::level(&[$($command_number,)* $($query_number),*]);
+        const _: u16 =
+            $crate::operation::level(&[$($command_number,)* $($query_number,)* $($($fenced_number),*)?]);
+
+        $($(
+            impl $crate::fencing::Fenceable for $fenced {
+                const FENCED_NUMBER: u16 = $fenced_number;
+            }
+        )*)?
 
         $(
             impl $crate::Operation for $command {
@@ -192,8 +201,10 @@ macro_rules! operations {
         where
             $(S: $crate::Apply<$command>,)*
             $(S: $crate::Answer<$query>,)*
+            $($(S: $crate::Apply<$crate::fencing::Fenced<$fenced>>,)*)?
         {
-            const LEVEL: u16 = $crate::operation::level(&[$($command_number,)* $($query_number),*]);
+            const LEVEL: u16 =
+                $crate::operation::level(&[$($command_number,)* $($query_number,)* $($($fenced_number),*)?]);
 
             #[allow(unused_variables, reason = "a resource may have no commands")]
             fn apply(
@@ -204,6 +215,9 @@ macro_rules! operations {
             ) -> $crate::Reply {
                 match number {
                     $($command_number => $crate::operation::apply::<S, $command>(state, cx, body),)*
+                    $($($fenced_number => {
+                        $crate::operation::apply::<S, $crate::fencing::Fenced<$fenced>>(state, cx, body)
+                    })*)?
                     _ => $crate::Reply::refused($crate::OperationStatus::UnknownOperation),
                 }
             }

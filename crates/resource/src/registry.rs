@@ -2,25 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, Write};
 use std::sync::Arc;
 
-use atomix_protocol::envelope::{self, Envelope, OpenReply, OpenResource, OperationStatus, Sharing};
-use atomix_protocol::{InstanceId, SessionId, codec};
+use atomix_protocol::envelope::{
+    self, DeleteReply, DeleteResource, Envelope, OpenReply, OpenResource, OperationStatus, Sharing,
+};
+use atomix_protocol::mutant::Mutant;
+use atomix_protocol::{InstanceId, ResourceId, SessionId, codec};
 use atomix_session::{
     Context as EntryContext, KindLevel, QueryContext as EntryQueryContext, RestoreError, Slice,
     SnapshotSource, StateMachine, TimerId,
 };
 use bytes::Bytes;
-use imbl::{OrdMap, OrdSet};
-use serde::{Deserialize, Serialize};
 
-use crate::context::{Caller, CommandContext, Context, QueryContext};
-use crate::machine::{AnyMachine, Kind, Machine, unshared};
+use crate::context::{Caller, CommandContext, QueryContext};
+use crate::machine::Kind;
 use crate::operation::Reply;
 use crate::path::is_valid_path;
-use crate::resource::Resource;
-use crate::snapshot::{read_exact, read_part, write_part, write_value};
+use crate::resource::{Deletion, Resource};
+use crate::state::{Instance, Slot, State};
 
 /// Most steps of one slice of cleaning up (S9): a resource told, or an instance removed.
 const STEPS_PER_SLICE: usize = 128;
@@ -33,45 +33,6 @@ const STEPS_PER_SLICE: usize = 128;
 pub struct Registry {
     kinds: BTreeMap<&'static str, Kind>,
     state: State,
-}
-
-/// Names a resource: index of the entry that created it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct ResourceId(u64);
-
-/// Everything replicated. Persistent maps all the way down: a clone is a snapshot, and costs nothing.
-#[derive(Clone, Default)]
-struct State {
-    /// All resources.
-    resources: OrdMap<ResourceId, Slot>,
-    /// Where they live. Invariant: derived from `resources`, one to one.
-    paths: OrdMap<Arc<str>, ResourceId>,
-    /// Who has opened what. Invariant: each leads to a resource.
-    instances: OrdMap<InstanceId, Instance>,
-    /// The same by session. Invariant: derived from `instances`, one to one.
-    opened: OrdSet<(SessionId, ResourceId, InstanceId)>,
-    /// The shared instance of a session at a resource. Invariant: derived from `instances`.
-    shared: OrdMap<(SessionId, ResourceId), InstanceId>,
-    /// Whose each pending timer is. Invariant: exactly the pending timers of the session table.
-    timers: OrdMap<TimerId, ResourceId>,
-    /// Sessions that have ended and are not cleaned up yet, with the last resource that is done with it.
-    ending: OrdMap<SessionId, Option<ResourceId>>,
-}
-
-/// A resource in its place.
-#[derive(Clone)]
-struct Slot {
-    path: Arc<str>,
-    kind: &'static str,
-    machine: AnyMachine,
-}
-
-/// A session's opening of a resource.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Instance {
-    session: SessionId,
-    resource: ResourceId,
-    sharing: Sharing,
 }
 
 impl Registry {
@@ -96,7 +57,8 @@ impl Registry {
     /// Whether it remembers nobody: no instance, no timer, no session.
     #[cfg(test)]
     pub(crate) fn remembers_nobody(&self) -> bool {
-        let State { resources: _, paths: _, instances, opened, shared, timers, ending } = &self.state;
+        let State { resources: _, paths: _, alive: _, instances, opened, shared, timers, ending } =
+            &self.state;
         instances.is_empty()
             && opened.is_empty()
             && shared.is_empty()
@@ -119,18 +81,17 @@ impl Registry {
                 self.state.place(ResourceId(cx.index().0), Slot { path, kind: kind.name, machine })
             }
         };
-        let found = self.state.slot(resource).kind;
-        if found != kind.name {
-            return OpenReply::WrongKind(found.into());
+        if let Some(found) = self.state.resources.get(&resource).filter(|found| found.kind != kind.name) {
+            return OpenReply::WrongKind(found.kind.into());
         }
         if open.sharing == Sharing::Shared
             && let Some(instance) = self.state.shared.get(&(session, resource))
         {
-            return OpenReply::Opened(*instance);
+            return OpenReply::Opened { instance: *instance, resource };
         }
         let instance = InstanceId(cx.index().0);
         self.state.admit(instance, Instance { session, resource, sharing: open.sharing });
-        OpenReply::Opened(instance)
+        OpenReply::Opened { instance, resource }
     }
 
     fn command(
@@ -145,8 +106,54 @@ impl Registry {
             return Reply::refused(OperationStatus::UnknownInstance);
         };
         let caller = Caller { session, instance, sequence: cx.sequence() };
-        let (machine, context) = self.state.machine_and_context(cx, resource);
-        machine.command(&mut CommandContext { context, caller }, number, body)
+        let reply = self.state.change(cx, resource, |machine, context| {
+            machine.command(&mut CommandContext { context, caller }, number, body)
+        });
+        reply.unwrap_or_else(|| Reply::refused(OperationStatus::Deleted))
+    }
+
+    fn answer(&self, cx: &EntryQueryContext, operation: envelope::Operation, body: &Bytes) -> Reply {
+        let envelope::Operation { instance, number } = operation;
+        let EntryQueryContext { index, time, session } = *cx;
+        let Some(resource) = self.state.instance_of(session, instance) else {
+            return Reply::refused(OperationStatus::UnknownInstance);
+        };
+        match self.state.resources.get(&resource) {
+            Some(slot) => slot.machine.query(&QueryContext { index, time, session, instance }, number, body),
+            None => Reply::refused(OperationStatus::Deleted),
+        }
+    }
+
+    /// M1, L3.
+    fn delete(&mut self, cx: &mut EntryContext<'_>, delete: &DeleteResource) -> DeleteReply {
+        let Some(resource) = self.state.paths.get(delete.path.as_str()).copied() else {
+            return DeleteReply::NotThere;
+        };
+        if Mutant::C11.active() {
+            return self.empty(resource);
+        }
+        let deletion = self
+            .state
+            .change(cx, resource, |machine, mut context| machine.delete(&mut context, delete.force));
+        match deletion {
+            Some(Deletion::InUse) => DeleteReply::InUse,
+            Some(Deletion::Later) if self.state.alive.contains(&resource) => DeleteReply::Revoking,
+            _ => {
+                self.state.remove(resource);
+                DeleteReply::Deleted
+            }
+        }
+    }
+
+    /// What the mutant C11 takes for a deletion: old handles go on with what comes next at the path.
+    fn empty(&mut self, resource: ResourceId) -> DeleteReply {
+        if let Some(slot) = self.state.resources.get_mut(&resource)
+            && let Some(kind) = self.kinds.get(slot.kind)
+            && let Ok(machine) = (kind.create)(&Bytes::new())
+        {
+            slot.machine = machine;
+        }
+        DeleteReply::Deleted
     }
 }
 
@@ -160,26 +167,25 @@ impl StateMachine for Registry {
             Ok(Envelope::Operation(operation, body)) => {
                 self.command(cx, session, operation, &body).into_bytes()
             }
-            Err(_) => Reply::refused(OperationStatus::Malformed).into_bytes(),
+            Ok(Envelope::Delete(delete)) => codec::to_bytes(&self.delete(cx, &delete)),
+            // Asking changes nothing: it is a query.
+            Ok(Envelope::Exists(_)) | Err(_) => Reply::refused(OperationStatus::Malformed).into_bytes(),
         }
     }
 
     fn query(&self, cx: &EntryQueryContext, query: &Bytes) -> Bytes {
-        let reply = match Envelope::decode(query) {
-            Ok(Envelope::Operation(envelope::Operation { instance, number }, body)) => {
-                let EntryQueryContext { index, time, session } = *cx;
-                match self.state.instance_of(session, instance) {
-                    Some(resource) => {
-                        let cx = QueryContext { index, time, session, instance };
-                        self.state.slot(resource).machine.query(&cx, number, &body)
-                    }
-                    None => Reply::refused(OperationStatus::UnknownInstance),
-                }
+        match Envelope::decode(query) {
+            Ok(Envelope::Operation(operation, body)) => self.answer(cx, operation, &body).into_bytes(),
+            Ok(Envelope::Exists(path)) => {
+                let found = self.state.paths.get(path.as_str());
+                let slot = found.and_then(|resource| self.state.resources.get(resource));
+                codec::to_bytes(&slot.map(|slot| slot.kind))
             }
-            // Opening changes the state: it is a command.
-            Ok(Envelope::Open(_)) | Err(_) => Reply::refused(OperationStatus::Malformed),
-        };
-        reply.into_bytes()
+            // Opening and deleting change the state: they are commands.
+            Ok(Envelope::Open(_) | Envelope::Delete(_)) | Err(_) => {
+                Reply::refused(OperationStatus::Malformed).into_bytes()
+            }
+        }
     }
 
     fn session_ended(&mut self, cx: &mut EntryContext<'_>, session: SessionId) -> Slice {
@@ -195,8 +201,10 @@ impl StateMachine for Registry {
                 self.state.dismiss(instance);
                 continue;
             }
-            let (machine, mut context) = self.state.machine_and_context(cx, resource);
-            if machine.end_session(&mut context, session) == Slice::More {
+            let slice = self
+                .state
+                .change(cx, resource, |machine, mut context| machine.end_session(&mut context, session));
+            if slice == Some(Slice::More) {
                 return Slice::More;
             }
             told = Some(resource);
@@ -206,10 +214,10 @@ impl StateMachine for Registry {
     }
 
     fn timer_fired(&mut self, cx: &mut EntryContext<'_>, timer: TimerId) {
-        // All timers are some resource's. One that is not would be the same on every replica: passed over, not a reason to stop.
-        let Some(resource) = self.state.timers.remove(&timer) else { return };
-        let (machine, mut context) = self.state.machine_and_context(cx, resource);
-        machine.fire_timer(&mut context, timer);
+        // A timer without an owner, or whose owner was deleted, is so on every replica: passed over, not a reason to stop.
+        if let Some(resource) = self.state.timers.remove(&timer) {
+            self.state.change(cx, resource, |machine, mut context| machine.fire_timer(&mut context, timer));
+        }
     }
 
     fn kinds(&self) -> Vec<KindLevel> {
@@ -224,163 +232,6 @@ impl StateMachine for Registry {
         self.state = State::read(&self.kinds, snapshot)?;
         Ok(())
     }
-}
-
-impl State {
-    fn place(&mut self, resource: ResourceId, slot: Slot) -> ResourceId {
-        self.paths.insert(slot.path.clone(), resource);
-        self.resources.insert(resource, slot);
-        resource
-    }
-
-    fn admit(&mut self, id: InstanceId, instance: Instance) {
-        let Instance { session, resource, sharing } = instance;
-        self.instances.insert(id, instance);
-        self.opened.insert((session, resource, id));
-        if sharing == Sharing::Shared {
-            self.shared.insert((session, resource), id);
-        }
-    }
-
-    fn dismiss(&mut self, id: InstanceId) {
-        let Some(Instance { session, resource, sharing }) = self.instances.remove(&id) else { return };
-        self.opened.remove(&(session, resource, id));
-        if sharing == Sharing::Shared {
-            self.shared.remove(&(session, resource));
-        }
-    }
-
-    /// The resource behind an instance, if it is one of this session's.
-    fn instance_of(&self, session: SessionId, instance: InstanceId) -> Option<ResourceId> {
-        self.instances.get(&instance).filter(|found| found.session == session).map(|found| found.resource)
-    }
-
-    fn first_opened(&self, session: SessionId) -> Option<(ResourceId, InstanceId)> {
-        let first = (session, ResourceId(0), InstanceId(0));
-        let (owner, resource, instance) = self.opened.range(first..).next()?;
-        (*owner == session).then_some((*resource, *instance))
-    }
-
-    fn slot(&self, resource: ResourceId) -> &Slot {
-        self.resources.get(&resource).unwrap_or_else(|| panic!("resource {resource:?} is not there"))
-    }
-
-    fn machine_and_context<'a>(
-        &'a mut self,
-        entry: &'a mut EntryContext<'_>,
-        resource: ResourceId,
-    ) -> (&'a mut dyn Machine, Context<'a>) {
-        let index = entry.index();
-        let slot = self.resources.get_mut(&resource);
-        let slot = slot.unwrap_or_else(|| panic!("index {index}: resource {resource:?} is not there"));
-        let context = Context { entry, resource, timers: &mut self.timers, ending: &self.ending };
-        (unshared(&mut slot.machine), context)
-    }
-}
-
-// The parts of a snapshot, in this order; one `resource` for each.
-const INSTANCES: &str = "instances";
-const TIMERS: &str = "timers";
-const ENDING: &str = "ending";
-const RESOURCE: &str = "resource";
-/// Version of the first three parts; a resource's part has that of its kind.
-const VERSION: u16 = 1;
-
-/// What precedes a resource's own state in its part.
-#[derive(Serialize, Deserialize)]
-struct Placed {
-    id: ResourceId,
-    path: String,
-    kind: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Ordered<K: Ord + Clone, V: Clone>(
-    #[serde(
-        with = "crate::ordered",
-        bound(
-            serialize = "K: Ord + Serialize, V: Serialize",
-            deserialize = "K: Ord + Clone + Deserialize<'de>, V: Clone + Deserialize<'de>"
-        )
-    )]
-    OrdMap<K, V>,
-);
-
-impl SnapshotSource for State {
-    fn write_to(&mut self, out: &mut dyn Write) -> io::Result<()> {
-        let (instances, timers, ending) =
-            (Ordered(self.instances.clone()), Ordered(self.timers.clone()), Ordered(self.ending.clone()));
-        write_part(out, INSTANCES, VERSION, &|out| write_value(&instances, out))?;
-        write_part(out, TIMERS, VERSION, &|out| write_value(&timers, out))?;
-        write_part(out, ENDING, VERSION, &|out| write_value(&ending, out))?;
-        for (id, slot) in &self.resources {
-            let placed = Placed { id: *id, path: slot.path.to_string(), kind: slot.kind.into() };
-            write_part(out, RESOURCE, slot.machine.version(), &|out| {
-                out.write_all(&codec::to_bytes(&placed))?;
-                slot.machine.write(out)
-            })?;
-        }
-        Ok(())
-    }
-}
-
-impl State {
-    fn read(kinds: &BTreeMap<&'static str, Kind>, mut bytes: Bytes) -> Result<Self, RestoreError> {
-        let instances = read_ordered::<InstanceId, Instance>(INSTANCES, &mut bytes)?;
-        let timers = read_ordered(TIMERS, &mut bytes)?;
-        let ending = read_ordered(ENDING, &mut bytes)?;
-        let mut state = State { timers, ending, ..State::default() };
-        while !bytes.is_empty() {
-            let (version, body) = read_part(&mut bytes)?.named(RESOURCE)?;
-            state.read_resource(kinds, version, &body)?;
-        }
-        for (id, instance) in &instances {
-            let twice = instance.sharing == Sharing::Shared
-                && state.shared.contains_key(&(instance.session, instance.resource));
-            if twice || !state.resources.contains_key(&instance.resource) {
-                return Err(RestoreError(format!("instance {id} does not belong")));
-            }
-            state.admit(*id, *instance);
-        }
-        match state.timers.values().find(|owner| !state.resources.contains_key(*owner)) {
-            None => Ok(state),
-            Some(owner) => Err(RestoreError(format!("a timer of resource {owner:?}, which is not there"))),
-        }
-    }
-
-    fn read_resource(
-        &mut self,
-        kinds: &BTreeMap<&'static str, Kind>,
-        version: u16,
-        body: &Bytes,
-    ) -> Result<(), RestoreError> {
-        let (placed, state) = codec::take_from_bytes::<Placed>(body)
-            .map_err(|error| RestoreError(format!("place of a resource: {error}")))?;
-        let Placed { id, path, kind } = placed;
-        let Some(kind) = kinds.get(kind.as_str()) else {
-            return Err(RestoreError(format!("{path} is a {kind}, which this binary does not know")));
-        };
-        let ascends = self.resources.get_max().is_none_or(|(last, _)| *last < id);
-        if !ascends || !is_valid_path(&path) || self.paths.contains_key(path.as_str()) {
-            return Err(RestoreError(format!("resource {id:?} at {path:?} does not belong")));
-        }
-        let machine = (kind.restore)(version, &state)?;
-        self.place(id, Slot { path: path.into(), kind: kind.name, machine });
-        Ok(())
-    }
-}
-
-fn read_ordered<K, V>(name: &str, bytes: &mut Bytes) -> Result<OrdMap<K, V>, RestoreError>
-where
-    K: Ord + Clone + Serialize + for<'de> Deserialize<'de>,
-    V: Clone + Serialize + for<'de> Deserialize<'de>,
-{
-    let (version, body) = read_part(bytes)?.named(name)?;
-    if version != VERSION {
-        return Err(RestoreError(format!("part {name} of version {version}, known is {VERSION}")));
-    }
-    let Ordered(map) = read_exact(&body).map_err(|reason| RestoreError(format!("part {name}: {reason}")))?;
-    Ok(map)
 }
 
 impl From<Registry> for Box<dyn StateMachine> {

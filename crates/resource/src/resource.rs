@@ -3,8 +3,8 @@
 use atomix_protocol::SessionId;
 use atomix_session::{RestoreError, Slice, TimerId};
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::context::Context;
@@ -36,6 +36,10 @@ pub trait Resource: Clone + Serialize + DeserializeOwned + Send + Sync + 'static
     /// What can be chosen when it is created, and not later; `()` for nothing.
     type Configuration: Serialize + DeserializeOwned + Default;
 
+    /// What it publishes to those who have it open, by [`Context::publish`]; [`NoEvent`] for nothing. Wire format: variants of an
+    /// enum are only ever added at the end, and a released one never changes.
+    type Event: Serialize + DeserializeOwned + Send + 'static;
+
     /// A new one.
     ///
     /// # Errors
@@ -55,6 +59,17 @@ pub trait Resource: Clone + Serialize + DeserializeOwned + Send + Sync + 'static
         let _ = (cx, timer);
     }
 
+    /// Somebody asks for the resource to be deleted. Unless it says otherwise it is gone when this returns, and who has it open
+    /// learns that with the next operation (M1).
+    ///
+    /// What has granted something must not just vanish: another could be granted the same by a later resource at the same path
+    /// while the first grant still counts. Such a resource refuses while it is in use, and if `force`d revokes what it granted,
+    /// returns [`Deletion::Later`], grants nothing more, and calls [`Context::finish_deletion`] once all is given back (L3).
+    fn deletion_asked(&mut self, cx: &mut Context<'_>, force: bool) -> Deletion {
+        let _ = (cx, force);
+        Deletion::Now
+    }
+
     /// Reads a state back from a snapshot that has it in the form `version`.
     ///
     /// # Errors
@@ -70,6 +85,21 @@ pub trait Resource: Clone + Serialize + DeserializeOwned + Send + Sync + 'static
         snapshot::read_exact(state).map_err(|reason| RestoreError(format!("{}: {reason}", Self::KIND)))
     }
 }
+
+/// What becomes of a resource that is asked to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// It goes at once.
+    Now,
+    /// It is in use, and stays as it is.
+    InUse,
+    /// It goes when it says so.
+    Later,
+}
+
+/// The event of a resource that publishes none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NoEvent {}
 
 /// The configuration of a new resource makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

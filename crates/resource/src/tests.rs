@@ -7,7 +7,8 @@ use std::time::Duration;
 use atomix_protocol::envelope::{self, Envelope, OpenReply, OpenResource};
 use atomix_protocol::{ClusterTime, Index, InstanceId, Sequence, SessionId, codec, limits};
 use atomix_session::{
-    Context as EntryContext, NotDone, QueryContext as EntryQueryContext, RestoreError, StateMachine, Timers,
+    Context as EntryContext, NotDone, Published, QueryContext as EntryQueryContext, RestoreError,
+    StateMachine, Timers,
 };
 use atomix_testkit::loopback::{Loopback, ready};
 use proptest::prelude::*;
@@ -71,6 +72,7 @@ impl Resource for Desk {
     const KIND: &'static str = "desk";
     type Operations = DeskOperations;
     type Configuration = Option<u8>;
+    type Event = NoEvent;
 
     fn create(seats: Option<u8>) -> Result<Self, BadConfiguration> {
         match seats.unwrap_or(1) {
@@ -156,6 +158,7 @@ impl Resource for Nothing {
     const VERSION: u16 = 7;
     type Operations = NoOperations;
     type Configuration = ();
+    type Event = NoEvent;
 
     fn create((): ()) -> Result<Self, BadConfiguration> {
         Ok(Nothing)
@@ -170,6 +173,7 @@ fn registry() -> Registry {
 struct Bare {
     registry: Registry,
     timers: Timers,
+    published: Published,
     index: Index,
 }
 
@@ -178,7 +182,12 @@ const BOB: SessionId = SessionId(2);
 
 impl Bare {
     fn new() -> Self {
-        Bare { registry: registry(), timers: Timers::default(), index: Index(100) }
+        Bare {
+            registry: registry(),
+            timers: Timers::default(),
+            published: Published::default(),
+            index: Index(100),
+        }
     }
 
     fn entry<T>(
@@ -188,7 +197,14 @@ impl Bare {
     ) -> T {
         self.index = self.index.next();
         let time = ClusterTime(self.index.0);
-        let mut cx = EntryContext::new(self.index, time, session, Sequence(self.index.0), &mut self.timers);
+        let mut cx = EntryContext::new(
+            self.index,
+            time,
+            session,
+            Sequence(self.index.0),
+            &mut self.timers,
+            &mut self.published,
+        );
         change(&mut self.registry, &mut cx)
     }
 
@@ -208,8 +224,12 @@ impl Bare {
     }
 
     fn desk(&mut self, session: SessionId, path: &str) -> InstanceId {
-        match self.open(session, path, Desk::KIND, Sharing::Own) {
-            OpenReply::Opened(instance) => instance,
+        self.opened(session, path, Sharing::Own)
+    }
+
+    fn opened(&mut self, session: SessionId, path: &str, sharing: Sharing) -> InstanceId {
+        match self.open(session, path, Desk::KIND, sharing) {
+            OpenReply::Opened { instance, .. } => instance,
             other => panic!("{other:?}"),
         }
     }
@@ -225,7 +245,12 @@ impl Bare {
     fn restored(&self, snapshot: Bytes) -> Result<Bare, RestoreError> {
         let mut restored = registry();
         restored.restore(snapshot)?;
-        Ok(Bare { registry: restored, timers: self.timers.clone(), index: self.index })
+        Ok(Bare {
+            registry: restored,
+            timers: self.timers.clone(),
+            published: Published::default(),
+            index: self.index,
+        })
     }
 }
 
@@ -273,15 +298,15 @@ fn opening_is_refused_by_path_kind_and_configuration() {
 #[test]
 fn a_shared_instance_is_one_for_a_session_and_an_own_one_is_always_new() {
     let mut bare = Bare::new();
-    let OpenReply::Opened(own) = bare.open(ADA, "/desk", Desk::KIND, Sharing::Own) else { panic!() };
+    let own = bare.opened(ADA, "/desk", Sharing::Own);
     assert_eq!(own.0, bare.index.0, "an instance is named by the entry that opened it");
-    let OpenReply::Opened(shared) = bare.open(ADA, "/desk", Desk::KIND, Sharing::Shared) else { panic!() };
+    let shared = bare.opened(ADA, "/desk", Sharing::Shared);
     assert_ne!(shared, own, "an own instance stays its owner's");
-    assert_eq!(bare.open(ADA, "/desk", Desk::KIND, Sharing::Shared), OpenReply::Opened(shared));
-    let OpenReply::Opened(another) = bare.open(ADA, "/desk", Desk::KIND, Sharing::Own) else { panic!() };
+    assert_eq!(bare.opened(ADA, "/desk", Sharing::Shared), shared);
+    let another = bare.opened(ADA, "/desk", Sharing::Own);
     assert!(another != own && another != shared);
-    assert_ne!(bare.open(BOB, "/desk", Desk::KIND, Sharing::Shared), OpenReply::Opened(shared));
-    assert_ne!(bare.open(ADA, "/other", Desk::KIND, Sharing::Shared), OpenReply::Opened(shared));
+    assert_ne!(bare.opened(BOB, "/desk", Sharing::Shared), shared);
+    assert_ne!(bare.opened(ADA, "/other", Sharing::Shared), shared);
     assert_eq!(status(&bare.query(ADA, &operation(own, 32, &[]))), OperationStatus::Ok);
     assert_eq!(status(&bare.query(ADA, &operation(shared, 32, &[]))), OperationStatus::Ok);
 }
@@ -404,7 +429,7 @@ fn a_timer_fires_at_the_resource_that_set_it() {
 #[test]
 fn nothing_is_remembered_of_what_is_over() {
     let mut bare = Bare::new();
-    let OpenReply::Opened(desk) = bare.open(ADA, "/desk", Desk::KIND, Sharing::Shared) else { panic!() };
+    let desk = bare.opened(ADA, "/desk", Sharing::Shared);
     let reply = bare.command(ADA, &operation(desk, 2, &[5]));
     let (_, fired): (OperationStatus, TimerId) = codec::from_bytes(&reply).unwrap();
     bare.entry(None, |registry, cx| registry.timer_fired(cx, fired));
@@ -517,6 +542,9 @@ fn golden_bytes_of_a_snapshot() {
         &[12, 0, 0, 0, 0, 0, 0, 0],
         b"\x06ending\x01",
         &[1, 2, 1, 101],
+        &[12, 0, 0, 0, 0, 0, 0, 0],
+        b"\x09resources\x01",
+        &[3],
         &[30, 0, 0, 0, 0, 0, 0, 0],
         b"\x08resource\x01\x65\x05/desk\x04desk",
         &[1, 1, 1, 101, 103, 0, 0, 1],
@@ -540,7 +568,7 @@ fn a_restored_state_is_the_same_and_a_cut_one_is_refused() {
     let shared = restored.open(ADA, "/nothing", Nothing::KIND, Sharing::Shared);
     assert_eq!(
         shared,
-        OpenReply::Opened(InstanceId(102)),
+        OpenReply::Opened { instance: InstanceId(102), resource: ResourceId(102) },
         "the path and the shared instance are where they were"
     );
     assert_eq!(restored.snapshot(), snapshot);
@@ -563,7 +591,7 @@ fn a_snapshot_whose_parts_do_not_fit_together_is_refused() {
         parts.push(codec::take_part(&mut rest).unwrap());
     }
     let (instances, timers) = (0, 1);
-    let (desk, nothing) = (parts[3].clone(), parts[4].clone());
+    let (desk, nothing) = (parts[4].clone(), parts[5].clone());
     let mut namesake = desk.to_vec();
     namesake[10] = 108;
     let mut nowhere = desk.to_vec();
@@ -582,14 +610,12 @@ fn a_snapshot_whose_parts_do_not_fit_together_is_refused() {
     refuse("a part missing", &|parts| drop(parts.remove(timers)));
     refuse("parts in another order", &|parts| parts.swap(instances, timers));
     refuse("a part of another version", &|parts| parts[timers] = Bytes::from_static(b"\x06timers\x02\x00"));
-    refuse("resources in another order", &|parts| parts.swap(3, 4));
-    refuse("a resource twice", &|parts| parts.insert(4, nothing.clone()));
-    refuse("two resources at one path", &|parts| parts.push(namesake.clone().into()));
-    refuse("a resource at no path", &|parts| parts[3] = nowhere.clone().into());
-    refuse("a resource missing that has instances", &|parts| drop(parts.remove(4)));
-    refuse("a timer of no resource", &|parts| {
-        parts[timers] = Bytes::from_static(b"\x06timers\x01\x01\x00\x63")
-    });
+    refuse("resources in another order", &|parts| parts.swap(4, 5));
+    refuse("a resource twice", &|parts| parts[4] = nothing.clone());
+    refuse("two resources at one path", &|parts| parts[5] = namesake.clone().into());
+    refuse("a resource at no path", &|parts| parts[4] = nowhere.clone().into());
+    refuse("more resources than there are", &|parts| parts.push(namesake.clone().into()));
+    refuse("fewer resources than there are", &|parts| drop(parts.pop()));
     refuse("two shared instances of one session", &|parts| {
         parts[instances] = Bytes::from_static(b"\x09instances\x01\x02\x66\x01\x66\x00\x67\x01\x66\x00");
     });
@@ -701,6 +727,7 @@ fn servers_of_another_version_are_reported_as_such() {
         const KIND: &'static str = Desk::KIND;
         type Operations = OldOperations;
         type Configuration = ();
+        type Event = NoEvent;
         fn create((): ()) -> Result<Self, BadConfiguration> {
             Ok(OldDesk(1))
         }

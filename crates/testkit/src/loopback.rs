@@ -24,7 +24,7 @@
 //! # fn main() {
 //! // `Echo` is a state machine that replies with the command.
 //! let session = Loopback::new(Echo).session();
-//! let completion = session.submit(Bytes::from_static(b"hello"));
+//! let completion = session.submit(Bytes::from_static(b"hello"), &mut |_| ());
 //! assert_eq!(ready(completion).unwrap().body, "hello");
 //! # }
 //! ```
@@ -39,14 +39,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use atomix_protocol::client::{Consistency, ReplyOutcome};
-use atomix_protocol::session::{Close, CommandHeader, Expire, Open, SessionEntry};
+use atomix_protocol::session::{Acknowledged, Close, CommandHeader, Expire, Open, SessionEntry};
 use atomix_protocol::{
-    ClientId, ClusterTime, Entry, EntryId, EntryKind, Index, LocalTime, Sequence, SessionId, SessionKey,
-    Term, limits,
+    ClientId, ClusterTime, Entry, EntryId, EntryKind, Index, InstanceId, LocalTime, Sequence, SessionId,
+    SessionKey, Term, limits,
 };
 use atomix_session::table::{Effect, Limits, Table};
 use atomix_session::{
-    Completion, NotDone, Outcome, QueryContext, Session, SessionError, SessionState, StateMachine,
+    Completion, EventSink, NotDone, Outcome, QueryContext, Session, SessionError, SessionState, StateMachine,
+    Subscription,
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -56,6 +57,8 @@ use tokio::sync::watch;
 const TERM: Term = Term(1);
 /// Time entries in a row that may leave cluster time where it is, before a timer is said to set itself again without end.
 const MOST_ENTRIES_AT_ONE_TIME: u32 = 10_000;
+/// Events that a session which submits nothing leaves in its outbox, at most.
+const MOST_UNACKNOWLEDGED: u64 = 64;
 
 /// A state machine with sessions and a clock, and no cluster. Clones share it.
 #[derive(Clone)]
@@ -82,6 +85,11 @@ struct Client {
     /// Last in contact. Invariant: the present, unless the client has fallen silent.
     heard: LocalTime,
     silent: bool,
+    /// The last event that its sinks were given.
+    delivered: Index,
+    /// Who wants the events of which instance, by a number of its own.
+    sinks: Vec<(InstanceId, u64, EventSink)>,
+    last_sink: u64,
 }
 
 impl Loopback {
@@ -204,6 +212,16 @@ impl World {
 
     /// One entry of the log, applied at once.
     fn append(&mut self, entry: &SessionEntry) -> Vec<Effect> {
+        let effects = self.append_one(entry);
+        let mut told = effects.clone();
+        // What acknowledges is an entry too: a clean-up that goes on with it may publish in turn.
+        while !told.is_empty() {
+            told = self.deliver(&told);
+        }
+        effects
+    }
+
+    fn append_one(&mut self, entry: &SessionEntry) -> Vec<Effect> {
         let (applied, _) = self.table.applied();
         let entry = Entry {
             id: EntryId::new(TERM, applied.next()),
@@ -212,6 +230,31 @@ impl World {
             payload: entry.encode(),
         };
         self.table.apply(&entry, &mut *self.machine)
+    }
+
+    /// Gives the sinks what was published, at once and in order, and acknowledges it. Returns what came of that.
+    fn deliver(&mut self, effects: &[Effect]) -> Vec<Effect> {
+        let mut more = Vec::new();
+        for effect in effects {
+            let Effect::Published { session, .. } = effect else { continue };
+            let Some(client) = self.clients.get_mut(session).filter(|client| !client.silent) else {
+                continue;
+            };
+            for (index, event) in self.table.events(*session, client.delivered) {
+                client.delivered = index;
+                for (instance, body) in &event.parts {
+                    let body = &event.bodies[*body as usize];
+                    let meant = client.sinks.iter_mut().filter(|(meant, ..)| meant == instance);
+                    meant.for_each(|(_, _, sink)| sink(index, body));
+                }
+            }
+            if self.table.backlog(*session, Index::ZERO).events > MOST_UNACKNOWLEDGED {
+                let (event, lowest_unanswered) = (client.delivered, client.sequence.next());
+                let acknowledged = Acknowledged { session: *session, event, lowest_unanswered };
+                more.extend(self.append_one(&SessionEntry::Acknowledge(vec![acknowledged])));
+            }
+        }
+        more
     }
 
     fn open(&mut self, timeout: Duration) -> SessionId {
@@ -223,12 +266,24 @@ impl World {
             principal: String::new(),
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         }));
-        let [Effect::Opened { session, timeout, new: true, .. }] = effects[..] else {
-            panic!("a session was not opened: {effects:?}");
-        };
+        let opened = effects.iter().find_map(|effect| match effect {
+            Effect::Opened { session, timeout, new: true, .. } => Some((*session, *timeout)),
+            _ => None,
+        });
+        let (session, timeout) = opened.unwrap_or_else(|| panic!("a session was not opened: {effects:?}"));
         let state = watch::Sender::new(SessionState::Connected);
         let (sequence, heard) = (Sequence::ZERO, self.now());
-        self.clients.insert(session, Client { state, timeout, sequence, heard, silent: false });
+        let client = Client {
+            state,
+            timeout,
+            sequence,
+            heard,
+            silent: false,
+            delivered: Index::ZERO,
+            sinks: Vec::new(),
+            last_sink: 0,
+        };
+        self.clients.insert(session, client);
         session
     }
 
@@ -241,15 +296,21 @@ impl World {
         Ok(client)
     }
 
-    fn submit(&mut self, session: SessionId, command: Bytes) -> Result<Outcome, SessionError> {
+    fn submit(
+        &mut self,
+        session: SessionId,
+        command: Bytes,
+        numbered: &mut dyn FnMut(Sequence),
+    ) -> Result<Outcome, SessionError> {
         check_size(&command)?;
         let client = self.client(session)?;
         client.sequence = client.sequence.next();
+        numbered(client.sequence);
         let header = CommandHeader {
             session,
             sequence: client.sequence,
             lowest_unanswered: client.sequence,
-            acknowledged_event: Index::ZERO,
+            acknowledged_event: client.delivered,
         };
         let mut effects = self.append(&SessionEntry::Command(header, command));
         match effects.pop() {
@@ -306,6 +367,7 @@ impl World {
         assert!(self.table.session(session).is_none(), "the table has ended the session");
         let client = self.client(session).expect("a session ends once");
         client.silent = true;
+        client.sinks.clear();
         client.state.send_replace(state);
     }
 
@@ -353,18 +415,39 @@ impl Session for LoopbackSession {
         self.id
     }
 
-    fn submit(&self, command: Bytes) -> Completion {
-        Completion::ready(self.world.lock().submit(self.id, command))
+    fn submit(&self, command: Bytes, numbered: &mut dyn FnMut(Sequence)) -> Completion {
+        Completion::ready(self.world.lock().submit(self.id, command, numbered))
     }
 
     fn submit_detached(&self, command: Bytes) {
         // Nobody waits: as over a network, an ended session is no error here.
-        let _ = self.world.lock().submit(self.id, command);
+        let _ = self.world.lock().submit(self.id, command, &mut |_| ());
     }
 
     fn query(&self, query: Bytes, _: Consistency) -> Completion {
         // Everything submitted is applied: all consistencies are one.
         Completion::ready(self.world.lock().query(self.id, &query))
+    }
+
+    fn events(&self, instance: InstanceId, sink: EventSink) -> Subscription {
+        let mut world = self.world.lock();
+        let Ok(client) = world.client(self.id) else { return Subscription::new(|| ()) };
+        client.last_sink += 1;
+        let number = client.last_sink;
+        client.sinks.push((instance, number, sink));
+        let (world, session) = (Arc::downgrade(&self.world), self.id);
+        Subscription::new(move || {
+            let Some(world) = world.upgrade() else { return };
+            let mut world = world.lock();
+            let sinks = world.clients.get_mut(&session).map(|client| &mut client.sinks);
+            let taken = sinks.and_then(|sinks| {
+                let place = sinks.iter().position(|(_, found, _)| *found == number)?;
+                Some(sinks.remove(place))
+            });
+            // What it owns may use the session when it is dropped.
+            drop(world);
+            drop(taken);
+        })
     }
 
     fn state(&self) -> SessionState {
@@ -505,7 +588,7 @@ mod tests {
         let loopback = diary();
         let session = loopback.session();
         for delay in [20, 10] {
-            ready(session.submit(Bytes::from(vec![delay]))).unwrap();
+            ready(session.submit(Bytes::from(vec![delay]), &mut |_| ())).unwrap();
         }
         let deadline = session.now() + Duration::from_millis(15);
         let mut sleeping = session.sleep_until(deadline);
@@ -537,7 +620,7 @@ mod tests {
         assert!(!loopback.is_cleaning());
         assert_eq!(loopback.applied().0, Index(10));
 
-        let over = ready(ada.submit(Bytes::from_static(&[1]))).unwrap_err();
+        let over = ready(ada.submit(Bytes::from_static(&[1]), &mut |_| ())).unwrap_err();
         assert_eq!(over, SessionError::NotDone(NotDone::SessionEnded));
         ada.submit_detached(Bytes::from_static(&[1]));
         assert_eq!(loopback.applied().0, Index(10));
@@ -549,7 +632,7 @@ mod tests {
     #[should_panic(expected = "is written differently")]
     fn a_state_that_is_lost_in_a_snapshot_is_noticed() {
         let loopback = diary();
-        ready(loopback.session().submit(Bytes::from_static(&[1]))).unwrap();
+        ready(loopback.session().submit(Bytes::from_static(&[1]), &mut |_| ())).unwrap();
         loopback.snapshot_and_restore(Box::new(Forgetful) as Box<dyn StateMachine>);
     }
 
@@ -557,7 +640,7 @@ mod tests {
     #[should_panic(expected = "a timer sets itself again without end")]
     fn a_timer_without_end_is_noticed() {
         let loopback = diary();
-        ready(loopback.session().submit(Bytes::from_static(&[1]))).unwrap();
+        ready(loopback.session().submit(Bytes::from_static(&[1]), &mut |_| ())).unwrap();
         loopback.world.lock().machine = Box::new(Forgetful);
         loopback.advance(Duration::from_millis(1));
     }
