@@ -6,10 +6,11 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`map`] | [`DistributedMap`]: keys and values, with versions for compare-and-set |
+//! | [`map`] | [`DistributedMap`]: keys and values, with versions for compare-and-set, streams of changes, fenced writes |
 //!
 //! Every collection is a folder of the same files: `mod` its story, `op` what can be asked, `state` the state machine, `handle`
-//! what users call, `tests`.
+//! what users call, `tests`. A map has more that users call, so three files more:
+//! `read`, `watch`, `changes`.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -18,7 +19,10 @@ mod bytes_of;
 pub mod map;
 mod register;
 
+pub use atomix_resource::fencing::{FenceRefusal, Fencing, FencingToken};
 pub use atomix_resource::{Consistency, NotDone, ResourceError};
 
-pub use crate::map::{DistributedMap, MapError, Version, Versioned};
+pub use crate::map::{
+    DistributedMap, MapChange, MapError, MapRefusal, MapStream, Version, Versioned, WatchEnd,
+};
 pub use crate::register::register;

@@ -6,17 +6,18 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use atomix_resource::{Call, Consistency, Handle, ResourceError, ResourceHandle, Session, Sharing, open};
+use atomix_resource::fencing::{FenceRefusal, Fenceable, Fenced, Fencing, FencingToken};
+use atomix_resource::{
+    Apply, Call, Consistency, Handle, Index, ResourceError, ResourceHandle, Session, Sharing, limits, open,
+};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use super::op::{
-    Clear, ContainsKey, Entries, Entry, Get, Len, MapRefusal, Page, Put, PutIfAbsent, Remove, RemoveIf,
-    Replace, ReplaceIf, Version,
-};
+use super::op::{Clear, Entry, MapRefusal, Put, PutIfAbsent, Remove, RemoveIf, Replace, ReplaceIf, Version};
 use super::state::MapState;
+use super::watch::Watching;
 use crate::bytes_of::{decode, encode};
 
 /// An example over the loop-back session, with an empty `map` at hand.
@@ -34,15 +35,21 @@ macro_rules! example {
         )
     };
 }
+pub(super) use example;
 
 /// A replicated map from `K` to `V`. The [story](crate::map) says what it promises.
 ///
 /// Clones are cheap and share the open instance. Every method submits when it is called, not when its future is polled: several
-/// calls may be under way at once, and take effect in the order of calls. Dropping a future gives up the answer, not the operation.
+/// calls may be under way at once, and take effect in the order of calls. Dropping a future gives up the answer, not the operation;
+/// only a watch is taken back with it.
 /// Keys may be given in a borrowed form that encodes alike, `&str` for `String`; so may values.
 pub struct DistributedMap<K, V> {
-    handle: Handle<MapState>,
-    consistency: Consistency,
+    pub(super) handle: Handle<MapState>,
+    pub(super) consistency: Consistency,
+    /// How many changes wait in a stream at most.
+    pub(super) queue: usize,
+    fence: Option<FencingToken>,
+    pub(super) watching: Arc<Watching>,
     types: PhantomData<fn() -> (K, V)>,
 }
 
@@ -62,6 +69,9 @@ pub enum MapError {
     /// The map refused: nothing changed.
     #[error("refused: {0}")]
     Refused(MapRefusal),
+    /// The map refused the token of a fenced write: nothing changed.
+    #[error("refused: {0}")]
+    Fenced(FenceRefusal),
     /// Not done, or unknown whether it was done: the error says which.
     #[error(transparent)]
     Resource(#[from] ResourceError),
@@ -109,6 +119,43 @@ assert_eq!(replica.get("a").await?, Some(1)); // sees at least what this client 
         DistributedMap { consistency, ..self.clone() }
     }
 
+    /// The same map with room for so many changes in the queue of each stream that it gives from then on: at least one, by default
+    /// [`HANDLE_QUEUE`](atomix_resource::limits::HANDLE_QUEUE).
+    ///
+    #[doc = example!(r#"
+let mut changes = map.with_queue(16).watch().await?;
+# drop(changes);
+"#)]
+    #[must_use]
+    pub fn with_queue(&self, changes: usize) -> Self {
+        DistributedMap { queue: changes.max(1), ..self.clone() }
+    }
+
+    /// The same map with writes that carry the token of a lock's guard. Once the map has seen a later holder of that lock it refuses
+    /// them with [`MapError::Fenced`], in the same entry of the log, so also from a holder that does not know yet that it is none.
+    /// Reads are not affected.
+    ///
+    #[doc = example!(r#"
+# use atomix_collections::{Fencing, FencingToken};
+# struct Guard(FencingToken);
+# impl Fencing for Guard { fn fencing_token(&self) -> FencingToken { self.0 } }
+# let lock = atomix_resource::Handle::<atomix_collections::map::MapState>::open(
+#     &session, "/lock", &(), atomix_resource::Sharing::Shared).await?.resource();
+# (map.put("a", &0).await?, map.put("a", &0).await?);
+# let guard_of = |later| Guard(FencingToken { lock, token: atomix_resource::Index(lock.0 + later) });
+# let (guard, later_guard) = (guard_of(1), guard_of(2));
+// `guard` and `later_guard` are those of two holders of a `DistributedLock`, one after the other.
+map.fenced(&guard).put("a", &1).await?;
+map.fenced(&later_guard).put("a", &2).await?;
+let refused = map.fenced(&guard).put("a", &3).await.unwrap_err();
+assert!(refused.is_not_done());
+assert_eq!(map.get("a").await?, Some(2));
+"#)]
+    #[must_use]
+    pub fn fenced(&self, guard: &impl Fencing) -> Self {
+        DistributedMap { fence: Some(guard.fencing_token()), ..self.clone() }
+    }
+
     /// Where the map lives.
     #[must_use]
     pub fn path(&self) -> &str {
@@ -135,8 +182,8 @@ assert_eq!(map.put("a", &2).await?, Some(1));
         Q: Serialize + ?Sized,
         W: Serialize + ?Sized,
     {
-        let put = encode_both(key, value).map(|(key, value)| self.handle.command(&Put { key, value }));
-        async move { value_of(put?.await?.1.map_err(MapError::Refused)?) }
+        let put = encode_both(key, value).map(|(key, value)| self.write(Put { key, value }));
+        async move { value_of(put?.done().await?.1.map_err(MapError::Refused)?) }
     }
 
     /// Sets a key unless it holds something. Returns what it holds then, unchanged; `None` if it was set.
@@ -160,9 +207,8 @@ assert_eq!(map.get("a").await?, Some(1));
         Q: Serialize + ?Sized,
         W: Serialize + ?Sized,
     {
-        let put =
-            encode_both(key, value).map(|(key, value)| self.handle.command(&PutIfAbsent { key, value }));
-        async move { value_of(put?.await?.1.map_err(MapError::Refused)?) }
+        let put = encode_both(key, value).map(|(key, value)| self.write(PutIfAbsent { key, value }));
+        async move { value_of(put?.done().await?.1.map_err(MapError::Refused)?) }
     }
 
     /// Sets a key that holds something. Returns what it held; `None` if it held nothing, and still does.
@@ -187,9 +233,8 @@ assert_eq!(map.replace("a", &2).await?, Some(1));
         Q: Serialize + ?Sized,
         W: Serialize + ?Sized,
     {
-        let replace =
-            encode_both(key, value).map(|(key, value)| self.handle.command(&Replace { key, value }));
-        async move { value_of(replace?.await?.1) }
+        let replace = encode_both(key, value).map(|(key, value)| self.write(Replace { key, value }));
+        async move { value_of(replace?.done().await?.1) }
     }
 
     /// Sets a key if its entry still is of `version` (compare-and-set). Returns the new version; `None` if the entry has been
@@ -218,9 +263,9 @@ assert_eq!(map.get("a").await?, Some(2));
         W: Serialize + ?Sized,
     {
         let replace = encode_both(key, value)
-            .map(|(key, value)| self.handle.command(&ReplaceIf { key, version: version.index(), value }));
+            .map(|(key, value)| self.write(ReplaceIf { key, version: version.index(), value }));
         async move {
-            let (index, replaced) = replace?.await?;
+            let (index, replaced) = replace?.done().await?;
             Ok(replaced.then_some(index.into()))
         }
     }
@@ -243,8 +288,8 @@ assert_eq!(map.remove("a").await?, None);
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        let remove = encode(key).map(|key| self.handle.command(&Remove { key }));
-        async move { value_of(remove?.await?.1) }
+        let remove = encode(key).map(|key| self.write(Remove { key }));
+        async move { value_of(remove?.done().await?.1) }
     }
 
     /// Removes a key if its entry still is of `version`. Returns whether it was.
@@ -267,8 +312,8 @@ assert!(!map.remove_if("a", seen.version).await?);
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        let remove = encode(key).map(|key| self.handle.command(&RemoveIf { key, version: version.index() }));
-        async move { Ok(remove?.await?.1) }
+        let remove = encode(key).map(|key| self.write(RemoveIf { key, version: version.index() }));
+        async move { Ok(remove?.done().await?.1) }
     }
 
     /// Removes all keys, at once.
@@ -282,168 +327,39 @@ assert!(map.is_empty().await?);
     /// # Errors
     /// *not done*; *unknown*.
     pub fn clear(&self) -> impl Future<Output = Result<(), MapError>> + Send + use<K, V> {
-        let clear = self.handle.command(&Clear);
+        let clear = self.write(Clear);
         async move {
-            clear.await?;
+            clear.done().await?;
             Ok(())
         }
     }
 
-    /// What a key holds.
-    ///
-    #[doc = example!(r#"
-assert_eq!(map.get("a").await?, None);
-map.put("a", &1).await?;
-assert_eq!(map.get("a").await?, Some(1));
-"#)]
-    ///
-    /// # Errors
-    /// *not done*.
-    pub fn get<Q>(&self, key: &Q) -> impl Future<Output = Result<Option<V>, MapError>> + Send + use<K, V, Q>
+    fn write<O: Fenceable>(&self, operation: O) -> Write<O::Reply>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        MapState: Apply<O>,
     {
-        let get = self.entry(key);
-        async move { value_of(get?.await?.1) }
-    }
-
-    /// What a key holds, or `default` if it holds nothing.
-    ///
-    #[doc = example!(r#"
-assert_eq!(map.get_or_default("a", 7).await?, 7);
-map.put("a", &1).await?;
-assert_eq!(map.get_or_default("a", 7).await?, 1);
-"#)]
-    ///
-    /// # Errors
-    /// *not done*.
-    pub fn get_or_default<Q>(
-        &self,
-        key: &Q,
-        default: V,
-    ) -> impl Future<Output = Result<V, MapError>> + use<K, V, Q>
-    where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
-    {
-        let get = self.entry(key);
-        async move { Ok(value_of(get?.await?.1)?.unwrap_or(default)) }
-    }
-
-    /// What a key holds, with its version for [`DistributedMap::replace_if`] and [`DistributedMap::remove_if`].
-    ///
-    #[doc = example!(r#"
-map.put("a", &1).await?;
-let first = map.get_versioned("a").await?.unwrap();
-map.put("a", &1).await?;
-let second = map.get_versioned("a").await?.unwrap();
-assert_eq!(first.value, second.value);
-assert!(first.version < second.version);
-"#)]
-    ///
-    /// # Errors
-    /// *not done*.
-    pub fn get_versioned<Q>(
-        &self,
-        key: &Q,
-    ) -> impl Future<Output = Result<Option<Versioned<V>>, MapError>> + Send + use<K, V, Q>
-    where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
-    {
-        let get = self.entry(key);
-        async move {
-            let Some(entry) = get?.await?.1 else { return Ok(None) };
-            Ok(Some(Versioned { value: decode(&entry.value)?, version: entry.version.into() }))
+        match self.fence {
+            None => Write::Plain(self.handle.command::<O>(&operation)),
+            Some(token) => Write::Fenced(self.handle.command::<Fenced<O>>(&Fenced { token, operation })),
         }
     }
+}
 
-    /// Whether a key holds something.
-    ///
-    #[doc = example!(r#"
-assert!(!map.contains_key("a").await?);
-map.put("a", &1).await?;
-assert!(map.contains_key("a").await?);
-"#)]
-    ///
-    /// # Errors
-    /// *not done*.
-    pub fn contains_key<Q>(
-        &self,
-        key: &Q,
-    ) -> impl Future<Output = Result<bool, MapError>> + Send + use<K, V, Q>
-    where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
-    {
-        let contains = encode(key).map(|key| self.handle.query(&ContainsKey { key }, self.consistency));
-        async move { Ok(contains?.await?.1) }
-    }
+/// A write on its way.
+enum Write<T> {
+    Plain(Call<T>),
+    Fenced(Call<Result<T, FenceRefusal>>),
+}
 
-    /// How many keys there are.
-    ///
-    #[doc = example!(r#"
-assert_eq!(map.len().await?, 0);
-map.put("a", &1).await?;
-assert_eq!(map.len().await?, 1);
-"#)]
-    ///
-    /// # Errors
-    /// *not done*.
-    pub fn len(&self) -> impl Future<Output = Result<u64, MapError>> + Send + use<K, V> {
-        let len = self.handle.query(&Len, self.consistency);
-        async move { Ok(len.await?.1) }
-    }
-
-    /// Whether there are no keys.
-    ///
-    #[doc = example!(r#"
-assert!(map.is_empty().await?);
-"#)]
-    ///
-    /// # Errors
-    /// *not done*.
-    pub fn is_empty(&self) -> impl Future<Output = Result<bool, MapError>> + Send + use<K, V> {
-        let len = self.len();
-        async move { Ok(len.await? == 0) }
-    }
-
-    /// All entries, in order of the encoded keys.
-    ///
-    /// They are fetched in pages of some 256 KiB, each a read of its own in the handle's consistency. So this is not the map as of
-    /// one moment: an entry that nobody touches meanwhile is there exactly once; one that is written or removed meanwhile is there
-    /// in one of its states, or not. All of them are in memory at once here.
-    ///
-    #[doc = example!(r#"
-map.put("b", &2).await?;
-map.put("a", &1).await?;
-assert_eq!(map.entries().await?, [("a".to_owned(), 1), ("b".to_owned(), 2)]);
-"#)]
-    ///
-    /// # Errors
-    /// *not done*.
-    pub fn entries(&self) -> impl Future<Output = Result<Vec<(K, V)>, MapError>> + Send + use<K, V> {
-        let (handle, consistency) = (self.handle.clone(), self.consistency);
-        let mut page = handle.query(&Entries { after: None }, consistency);
-        let mut all = Vec::new();
-        async move {
-            loop {
-                let (_, Page { entries, more }) = page.await?;
-                all.extend(entries);
-                match all.last() {
-                    Some((last, _)) if more => {
-                        page = handle.query(&Entries { after: Some(last.clone()) }, consistency);
-                    }
-                    _ => break,
-                }
+impl<T: DeserializeOwned> Write<T> {
+    async fn done(self) -> Result<(Index, T), MapError> {
+        match self {
+            Write::Plain(call) => Ok(call.await?),
+            Write::Fenced(call) => {
+                let (index, reply) = call.await?;
+                Ok((index, reply.map_err(MapError::Fenced)?))
             }
-            all.iter().map(|(key, entry)| Ok((decode(key)?, decode(&entry.value)?))).collect()
         }
-    }
-
-    fn entry<Q: Serialize + ?Sized>(&self, key: &Q) -> Result<Call<Option<Entry>>, ResourceError> {
-        encode(key).map(|key| self.handle.query(&Get { key }, self.consistency))
     }
 }
 
@@ -455,7 +371,7 @@ where
     Ok((encode(key)?, encode(value)?))
 }
 
-fn value_of<V: DeserializeOwned>(entry: Option<Entry>) -> Result<Option<V>, MapError> {
+pub(super) fn value_of<V: DeserializeOwned>(entry: Option<Entry>) -> Result<Option<V>, MapError> {
     Ok(entry.map(|entry| decode(&entry.value)).transpose()?)
 }
 
@@ -464,7 +380,7 @@ impl MapError {
     #[must_use]
     pub fn is_not_done(&self) -> bool {
         match self {
-            MapError::Refused(_) => true,
+            MapError::Refused(_) | MapError::Fenced(_) => true,
             MapError::Resource(error) => error.is_not_done(),
         }
     }
@@ -480,13 +396,20 @@ impl<K, V> ResourceHandle for DistributedMap<K, V> {
     type State = MapState;
 
     fn from_handle(handle: Handle<MapState>) -> Self {
-        DistributedMap { handle, consistency: Consistency::default(), types: PhantomData }
+        DistributedMap {
+            watching: Watching::new(&handle),
+            handle,
+            consistency: Consistency::default(),
+            queue: limits::HANDLE_QUEUE,
+            fence: None,
+            types: PhantomData,
+        }
     }
 }
 
 impl<K, V> Clone for DistributedMap<K, V> {
     fn clone(&self) -> Self {
-        DistributedMap { handle: self.handle.clone(), consistency: self.consistency, types: PhantomData }
+        DistributedMap { handle: self.handle.clone(), watching: self.watching.clone(), ..*self }
     }
 }
 
@@ -495,6 +418,7 @@ impl<K, V> fmt::Debug for DistributedMap<K, V> {
         f.debug_struct("DistributedMap")
             .field("handle", &self.handle)
             .field("consistency", &self.consistency)
-            .finish()
+            .field("fence", &self.fence)
+            .finish_non_exhaustive()
     }
 }

@@ -4,10 +4,13 @@
 
 use std::fmt;
 
-use atomix_resource::{Index, operations};
+use atomix_resource::{Index, Sequence, operations};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+/// Most watches of one map.
+pub const MOST_WATCHES: usize = 10_000;
 
 /// Sets a key. Replies what it held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +70,20 @@ pub struct RemoveIf {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clear;
 
+/// Wants to be told of changes from here on, by [`MapEvent`]s. Replies what the key holds, if it is about one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// Of which.
+    pub scope: Scope,
+}
+
+/// Wants to be told no more. There need be no such watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unwatch {
+    /// Which [`Watch`] of this instance.
+    pub watch: Sequence,
+}
+
 /// What a key holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Get {
@@ -103,6 +120,8 @@ operations! {
         5: Remove -> Option<Entry>,
         6: RemoveIf -> bool,
         7: Clear -> (),
+        8: Watch -> Result<Option<Entry>, MapRefusal>,
+        9: Unwatch -> (),
     }
     queries {
         32: Get -> Option<Entry>,
@@ -110,6 +129,56 @@ operations! {
         34: Len -> u64,
         35: Entries -> Page,
     }
+    fenced {
+        64: Put,
+        65: PutIfAbsent,
+        66: Replace,
+        67: ReplaceIf,
+        68: Remove,
+        69: RemoveIf,
+        70: Clear,
+    }
+}
+
+/// What a watch is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Scope {
+    /// All keys.
+    All,
+    /// One key.
+    Key(Bytes),
+}
+
+/// What changed, at the index of the event. To an instance that watches over it in several ways it is told once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MapEvent {
+    /// A key that held nothing was set.
+    Added {
+        /// The key.
+        key: Bytes,
+        /// What it holds.
+        entry: Entry,
+    },
+    /// A key that held something was set, perhaps to the same value.
+    Updated {
+        /// The key.
+        key: Bytes,
+        /// What it held.
+        old: Entry,
+        /// What it holds.
+        new: Entry,
+    },
+    /// A key was removed.
+    Removed {
+        /// The key.
+        key: Bytes,
+        /// What it held.
+        old: Entry,
+    },
+    /// All keys were removed at once. Who watches one key is told if that held something.
+    Cleared,
+    /// The map is gone, and this is the last event.
+    Deleted,
 }
 
 /// Names a write: its place in the log. Of two versions the greater is the later, also across keys and maps.
@@ -163,4 +232,7 @@ pub enum MapRefusal {
     /// The encoded key is longer than [`KEY_BYTES`](atomix_resource::limits::KEY_BYTES).
     #[error("the key is too long")]
     KeyTooLong,
+    /// The map has [`MOST_WATCHES`] already.
+    #[error("too many watch the map")]
+    TooManyWatches,
 }
