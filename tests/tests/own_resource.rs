@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atomix::resource::{
-    Answer, Apply, BadConfiguration, CommandContext, Handle, QueryContext, Resource, ResourceHandle,
+    Answer, Apply, BadConfiguration, CommandContext, Handle, NoEvent, QueryContext, Resource, ResourceHandle,
 };
 use atomix::{Consistency, DistributedMap, Error, Replica, ResourceError};
 use atomix_storage::MemoryStorage;
@@ -31,6 +31,7 @@ impl Resource for TallyState {
     const KIND: &'static str = "test/tally";
     type Operations = TallyOperations;
     type Configuration = ();
+    type Event = NoEvent;
 
     fn create((): ()) -> Result<Self, BadConfiguration> {
         Ok(TallyState(0))

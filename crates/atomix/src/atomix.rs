@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use atomix_client::{Client, ClientOptions};
 use atomix_protocol::{Address, ClientId};
+use atomix_resource::management::{Deleted, delete, exists};
 use atomix_resource::{Resource, ResourceHandle, Sharing, open};
 use atomix_session::Session;
 use atomix_transport::Transport;
@@ -105,6 +106,32 @@ impl Atomix {
     ) -> Result<R, Error> {
         let session = self.session().await?;
         Ok(open(&session, path, configuration, sharing).await?)
+    }
+
+    /// Deletes the resource at `path`, with all that is in it. Who has it open learns so with the next operation, and never reaches
+    /// a later one at the same path. Returns whether there was one.
+    ///
+    /// # Errors
+    /// [`ResourceError::InUse`](crate::ResourceError::InUse) if it has granted something, as a lock that is held; as [`Atomix::get`].
+    pub async fn delete(&self, path: &str) -> Result<bool, Error> {
+        Ok(delete(&self.session().await?, path, false).await? == Deleted::Gone)
+    }
+
+    /// As [`Atomix::delete`], also if it has granted something: that is revoked first. [`Deleted::Revoking`] says that it goes as
+    /// soon as the holder has let go, or the holder's session has ended; until then nothing is granted at this path.
+    ///
+    /// # Errors
+    /// As [`Atomix::get`].
+    pub async fn delete_forced(&self, path: &str) -> Result<Deleted, Error> {
+        Ok(delete(&self.session().await?, path, true).await?)
+    }
+
+    /// The kind of the resource at `path`; `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`Atomix::get`].
+    pub async fn exists(&self, path: &str) -> Result<Option<String>, Error> {
+        Ok(exists(&self.session().await?, path).await?)
     }
 
     /// How many commands were sent more than once.

@@ -7,6 +7,8 @@ pub(crate) fn families() -> Registry {
     let registry = Registry::new();
     #[cfg(feature = "collections")]
     let registry = atomix_collections::register(registry);
+    #[cfg(feature = "coordination")]
+    let registry = atomix_coordination::register(registry);
     registry
 }
 
@@ -36,6 +38,32 @@ mod collections {
         fn from(error: MapError) -> Self {
             match error {
                 MapError::Resource(error) => Error::Resource(error),
+                refusal => Error::Refused(refusal.to_string()),
+            }
+        }
+    }
+}
+
+#[cfg(feature = "coordination")]
+mod coordination {
+    use atomix_coordination::{DistributedLock, LockError};
+
+    use crate::{Atomix, Error};
+
+    impl Atomix {
+        /// The lock at `path`, created if need be: as [`Atomix::get`].
+        ///
+        /// # Errors
+        /// As [`Atomix::get`].
+        pub async fn lock(&self, path: &str) -> Result<DistributedLock, Error> {
+            self.get(path).await
+        }
+    }
+
+    impl From<LockError> for Error {
+        fn from(error: LockError) -> Self {
+            match error {
+                LockError::Resource(error) => Error::Resource(error),
                 refusal => Error::Refused(refusal.to_string()),
             }
         }

@@ -14,6 +14,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `collections` (default) | `DistributedMap` |
+//! | `coordination` (default) | `DistributedLock`, `Fence` |
 //! | `tcp` (default) | TCP, as the transport unless another is given |
 //! | `file` (default) | data directories, as the storage unless another is given |
 
@@ -34,13 +35,19 @@ pub use crate::replica::{Replica, ReplicaBuilder};
 pub use crate::status::cluster_status;
 pub use crate::status::cluster_status_over;
 #[cfg(feature = "collections")]
-pub use atomix_collections::{self as collections, DistributedMap, MapError, Version, Versioned};
+pub use atomix_collections::{
+    self as collections, DistributedMap, MapChange, MapError, MapStream, Version, Versioned, WatchEnd,
+};
+#[cfg(feature = "coordination")]
+pub use atomix_coordination::{self as coordination, DistributedLock, LockError, LockGuard};
 pub use atomix_protocol::client::Consistency;
 pub use atomix_protocol::member::{Member, MemberKind};
 pub use atomix_protocol::status::{Counters, Status};
 pub use atomix_protocol::{Address, ClientId, ClusterId, Incarnation, Index, ServerId, SessionId, Term};
 pub use atomix_resource as resource;
 pub use atomix_resource::ResourceError;
+pub use atomix_resource::fencing::{FenceRefusal, Fencing, FencingToken};
+pub use atomix_resource::management::Deleted;
 pub use atomix_session::{NotDone, Session, SessionState};
 pub use atomix_storage::Storage;
 pub use atomix_transport::Transport;

@@ -188,6 +188,12 @@ impl ReplicaBuilder {
         self
     }
 
+    /// Most events, and most bytes of them, that a session leaves unacknowledged: one that leaves more is given up, and expires.
+    pub fn outbox(mut self, events: u64, bytes: u64) -> Self {
+        self.server.outbox = (events, bytes);
+        self
+    }
+
     /// Adds kinds of resources to those that come with Atomix. All servers of a cluster should know the same.
     pub fn registry(mut self, add: impl FnOnce(Registry) -> Registry) -> Self {
         self.registry = add(self.registry);
