@@ -1,8 +1,8 @@
 //! How a command ends: exit codes that scripts can rely on, and one line that says what to do.
 
-use std::fmt;
+use std::{fmt, io};
 
-use atomix::{DirectoryProblem, Error, MapError, NotDone, ResourceError};
+use atomix::{DirectoryProblem, Error, LockError, MapError, NotDone, ResourceError};
 
 /// The exit codes (docs/protocol.md, N).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +83,20 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::new(Exit::Refused, error.to_string())
+    }
+}
+
 impl From<MapError> for Failure {
     fn from(error: MapError) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
         Error::from(error).into()
     }
 }
@@ -103,6 +115,7 @@ fn resource(error: &ResourceError) -> (Exit, &'static str) {
         ResourceError::NotDone(NotDone::TooLarge) => {
             (Exit::Refused, "a key and its value may have 1 MiB together: store less in one")
         }
+        ResourceError::InUse(_) => (Exit::Refused, "--force revokes what it has granted first"),
         ResourceError::NotDone(_) => (Exit::Refused, "try again"),
         _ => (Exit::Refused, "nothing was changed"),
     }
@@ -140,5 +153,7 @@ mod tests {
         check(Error::SessionEnded, Exit::OutcomeUnknown);
         check(ResourceError::Unknown("r".into()).into(), Exit::OutcomeUnknown);
         check(ResourceError::BadPath("p".into()).into(), Exit::Refused);
+        check(ResourceError::InUse("/p".into()).into(), Exit::Refused);
+        check(LockError::QueueFull.into(), Exit::Refused);
     }
 }

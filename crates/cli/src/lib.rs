@@ -6,9 +6,12 @@
 //! |---|---|
 //! | [`args`] | the command line |
 //! | [`serve`] | `atomix serve`: one server |
-//! | [`map`] | `atomix map`: one operation on a map |
+//! | [`map`] | `atomix map`: operations on a map, and its changes |
+//! | [`lock`] | `atomix lock`: a command under a lock, and who has one |
+//! | [`management`] | `atomix delete`, `atomix exists`: resources by path, whatever their kind |
 //! | [`status`] | `atomix status`: what the servers say of themselves |
-//! | [`demo`] | `atomix demo`: a cluster that loses its leader, and then everybody |
+//! | [`demo`] | `atomix demo`: a cluster that loses its leader, and then everybody; a lock whose holders stop |
+//! | [`session`] | a session for one command |
 //! | [`cluster`] | a cluster of server processes on this machine, for the demo, tests and benches |
 //! | [`exit`] | how a command ends |
 
@@ -18,8 +21,11 @@ pub mod args;
 pub mod cluster;
 pub mod demo;
 pub mod exit;
+pub mod lock;
+pub mod management;
 pub mod map;
 pub mod serve;
+pub mod session;
 pub mod signals;
 pub mod status;
 pub mod table;

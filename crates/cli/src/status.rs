@@ -137,6 +137,9 @@ fn counters_as_json(counters: &Counters) -> Value {
         "snapshots_taken": counters.snapshots_taken,
         "snapshots_installed": counters.snapshots_installed,
         "frames_refused": counters.frames_refused,
+        "events_sent": counters.events_sent,
+        "events_resent": counters.events_resent,
+        "sessions_given_up": counters.sessions_given_up,
     })
 }
 

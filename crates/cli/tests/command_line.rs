@@ -7,7 +7,7 @@ use crate::run::{WAIT, executable, run};
 #[tokio::test]
 async fn help_has_examples() {
     for (arguments, words) in [
-        (&["--help"][..], &["Examples:", "Exit codes:", "demo", "serve", "map", "status"][..]),
+        (&["--help"][..], &["Examples:", "Exit codes:", "demo", "serve", "map", "lock", "status"][..]),
         (&["demo", "--help"], &["Example:", "loopback"]),
         (&["serve", "--help"], &["Example", "--listen", "--bootstrap", "--data-dir"]),
         (&["map", "--help"], &["Examples:", "put", "get", "remove", "list"]),
@@ -15,6 +15,12 @@ async fn help_has_examples() {
         (&["map", "get", "--help"], &["Example:"]),
         (&["map", "remove", "--help"], &["Example:"]),
         (&["map", "list", "--help"], &["Example:"]),
+        (&["map", "watch", "--help"], &["Examples:", "--current", "--json", "deleted"]),
+        (&["lock", "--help"], &["Examples:", "run", "status"]),
+        (&["lock", "run", "--help"], &["Examples:", "ATOMIX_LOCK_TOKEN", "--grace", "SIGTERM", "SIGKILL"]),
+        (&["lock", "status", "--help"], &["Examples:", "--json"]),
+        (&["delete", "--help"], &["Examples:", "--force"]),
+        (&["exists", "--help"], &["Example:"]),
         (&["status", "--help"], &["Examples:", "--json"]),
     ] {
         let ended = run(arguments).await;
@@ -22,7 +28,9 @@ async fn help_has_examples() {
         for word in words {
             assert!(ended.out.contains(word), "`{word}` is not in the help of {arguments:?}:\n{}", ended.out);
         }
-        assert!(!ended.out.contains("demo-writer"), "hidden commands stay hidden");
+        for hidden in ["demo-", "leash", "guard "] {
+            assert!(!ended.out.contains(hidden), "`{hidden}` is to stay hidden:\n{}", ended.out);
+        }
     }
 }
 
@@ -38,6 +46,11 @@ async fn a_wrong_call_exits_with_2() {
         (&["status", "--cluster", "127.0.0.1"], "not an address"),
         (&["status", "--cluster", "127.0.0.1:1,"], "not an address"),
         (&["map", "get", "/m", "k", "--cluster", "127.0.0.1:70000"], "not an address"),
+        (&["lock", "run", "/l", "--cluster", "a:1"], "COMMAND"),
+        (&["lock", "run", "/l", "--cluster", "a:1", "true"], "true"),
+        (&["lock", "run", "/l", "--cluster", "a:1", "--no-wait", "--wait", "1s", "--", "true"], "--wait"),
+        (&["lock", "run", "/l", "--cluster", "a:1", "--grace", "2s", "--", "true"], "--session-timeout"),
+        (&["delete", "/m", "--cluster"], "--cluster"),
         (&["serve", "--listen", "a:1", "--bootstrap", "a:1,b", "--data-dir", "d"], "not an address"),
     ] {
         run(arguments).await.check(2, &[word]);
@@ -50,6 +63,11 @@ async fn an_unreachable_cluster_exits_with_3() {
     for arguments in [
         &["map", "get", "/m", "k", "--timeout", "500ms", "--cluster", &address][..],
         &["map", "put", "/m", "k", "v", "--timeout", "500ms", "--cluster", &address],
+        &["map", "watch", "/m", "--timeout", "500ms", "--cluster", &address],
+        &["lock", "run", "/l", "--timeout", "500ms", "--cluster", &address, "--", "true"],
+        &["lock", "status", "/l", "--timeout", "500ms", "--cluster", &address],
+        &["delete", "/m", "--timeout", "500ms", "--cluster", &address],
+        &["exists", "/m", "--timeout", "500ms", "--cluster", &address],
         &["status", "--timeout", "500ms", "--cluster", &address],
     ] {
         run(arguments).await.check(3, &[&address]);

@@ -24,7 +24,7 @@ async fn the_demo_passes_and_leaves_nothing() {
 #[tokio::test]
 async fn an_interrupted_demo_leaves_nothing_and_exits_with_130() {
     let place = tempfile::tempdir().expect("a directory");
-    let (child, pid) = under_way(place.path()).await;
+    let (child, pid) = under_way(place.path(), "commands in flight").await;
     kill(pid, Signal::INT);
     ended(child).await.check(130, &["interrupted"]);
     assert_eq!(left(place.path()), Vec::<PathBuf>::new());
@@ -34,7 +34,7 @@ async fn an_interrupted_demo_leaves_nothing_and_exits_with_130() {
 #[tokio::test]
 async fn a_killed_demo_leaves_nothing() {
     let place = tempfile::tempdir().expect("a directory");
-    let (child, pid) = under_way(place.path()).await;
+    let (child, pid) = under_way(place.path(), "commands in flight").await;
     kill(pid, Signal::KILL);
     assert_eq!(ended(child).await.code, None);
     until("everything to be gone", WAIT, async || {
@@ -44,13 +44,37 @@ async fn a_killed_demo_leaves_nothing() {
     .expect("nothing is left");
 }
 
-/// A demo whose writer writes: its servers, its guard and its clients run.
-async fn under_way(place: &Path) -> (Child, u32) {
+/// A process that is stopped takes no notice of anything, so that of its parent's end has to be seen to.
+#[tokio::test]
+async fn a_demo_killed_while_a_holder_is_stopped_leaves_nothing() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (child, pid) = under_way(place.path(), "another waits for the lock").await;
+    until("a holder to be stopped", WAIT, async || {
+        processes_in(place.path()).into_iter().any(is_stopped).then_some(())
+    })
+    .await
+    .expect("a stopped holder");
+    kill(pid, Signal::KILL);
+    assert_eq!(ended(child).await.code, None);
+    until("everything to be gone", WAIT, async || {
+        (left(place.path()).is_empty() && processes_in(place.path()).is_empty()).then_some(())
+    })
+    .await
+    .expect("nothing is left");
+}
+
+fn is_stopped(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:\tT"))
+}
+
+/// A demo that has come to a line with these words: its servers, its guard and its clients run.
+async fn under_way(place: &Path, words: &str) -> (Child, u32) {
     let mut child = command(&["demo"]).env("TMPDIR", place).spawn().expect("the binary starts");
     let mut out = BufReader::new(child.stdout.take().expect("standard output")).lines();
     let begun = async {
         while let Some(line) = out.next_line().await.expect("a line") {
-            if line.contains("commands in flight") {
+            if line.contains(words) {
                 return true;
             }
         }

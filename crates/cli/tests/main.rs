@@ -3,4 +3,8 @@
 mod cluster;
 mod command_line;
 mod demo;
+mod lock;
+mod management;
 mod run;
+mod running;
+mod watch;

@@ -1,10 +1,10 @@
 //! Clients in processes of their own: the same commands that a user has.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use serde_json::Value;
 use tokio::process::Command;
 
 use crate::exit::{Exit, Failure};
@@ -24,24 +24,30 @@ impl Client {
 
     /// `atomix map put`.
     pub(super) async fn put(&self, path: &str, key: &str, value: &str) -> Result<(), Failure> {
-        self.map(&["put", path, key, value]).await.map(|_| ())
+        self.run(&["map", "put", path, key, value]).await.map(|_| ())
     }
 
     /// `atomix map get`.
     pub(super) async fn get(&self, path: &str, key: &str) -> Result<String, Failure> {
-        Ok(self.map(&["get", path, key]).await?.trim_end_matches('\n').to_owned())
+        Ok(self.run(&["map", "get", path, key]).await?.trim_end_matches('\n').to_owned())
     }
 
     /// `atomix map list`.
     pub(super) async fn list(&self, path: &str) -> Result<BTreeMap<String, String>, Failure> {
-        let text = self.map(&["list", path]).await?;
+        let text = self.run(&["map", "list", path]).await?;
         Ok(text.lines().filter_map(|line| line.split_once('\t')).map(|(k, v)| (k.into(), v.into())).collect())
     }
 
-    async fn map(&self, arguments: &[&str]) -> Result<String, Failure> {
-        let refused = |error: io::Error| Failure::new(Exit::Refused, error.to_string());
+    /// `atomix lock status`: how many wait for the lock, and whether somebody has it.
+    pub(super) async fn lock_status(&self, path: &str) -> Result<(u64, bool), Failure> {
+        let text = self.run(&["lock", "status", path, "--json"]).await?;
+        let status: Value = serde_json::from_str(&text).unwrap_or_default();
+        let waiting = status["waiting"].as_u64().ok_or_else(|| Failure::new(Exit::Refused, text))?;
+        Ok((waiting, !status["holder"].is_null()))
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Result<String, Failure> {
         let mut process = Command::new(&self.executable)
-            .arg("map")
             .args(arguments)
             .args(["--exit-with-stdin", "--cluster", &self.cluster])
             .stdin(Stdio::piped())
@@ -49,11 +55,10 @@ impl Client {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true)
-            .spawn()
-            .map_err(refused)?;
+            .spawn()?;
         // Held until it has ended: its end is what tells the client that the demo is gone.
         let stdin = process.stdin.take();
-        let output = process.wait_with_output().await.map_err(refused)?;
+        let output = process.wait_with_output().await?;
         drop(stdin);
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -61,7 +66,7 @@ impl Client {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         Err(Failure::new(
             Exit::Refused,
-            format!("`atomix map {}`: {}: {said}", arguments.join(" "), output.status),
+            format!("`atomix {}`: {}: {said}", arguments.join(" "), output.status),
         ))
     }
 }

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::args::DemoWriter;
 use crate::exit::{Exit, Failure};
+use crate::session;
 
 /// The map of new keys.
 pub const KEYS: &str = "/demo/keys";
@@ -100,7 +101,7 @@ struct Shared {
 /// # Errors
 /// If the cluster is not reached, or refuses what can't be refused.
 pub async fn run(args: DemoWriter) -> Result<(), Failure> {
-    let atomix = crate::map::connect(&args.cluster).await?;
+    let atomix = session::connect(&args.cluster).await?;
     let (say, said) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared {
         keys: atomix.map(KEYS).await?,
@@ -180,7 +181,7 @@ fn print(mut said: mpsc::UnboundedReceiver<Line>) {
 }
 
 /// Waits to be told to stop. If the parent is gone instead, so is whoever would read on.
-fn listen(stop: &AtomicBool) {
+pub(super) fn listen(stop: &AtomicBool) {
     let mut line = String::new();
     match io::stdin().lock().read_line(&mut line) {
         Ok(_) if line == STOP => stop.store(true, Ordering::Relaxed),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use atomix::resource::{Apply, BadConfiguration, CommandContext, Handle, Resource, ResourceHandle};
+use atomix::resource::{Apply, BadConfiguration, CommandContext, Handle, NoEvent, Resource, ResourceHandle};
 use atomix::{Atomix, Consistency, DistributedMap, Error, Replica, ResourceError};
 use atomix_cli::cluster::{Cluster, free_addresses};
 use atomix_cli::exit::{Exit, Failure};
@@ -33,8 +33,8 @@ pub(crate) async fn hostile_bodies_of_every_operation() -> Vec<Row> {
         configuration: Bytes::new(),
         sharing: Sharing::Own,
     };
-    let opened = session.submit(Envelope::Open(open).encode()).await.expect("an answer");
-    let OpenReply::Opened(own) = codec::from_bytes(&opened.body).expect("a reply") else {
+    let opened = session.submit(Envelope::Open(open).encode(), &mut |_| ()).await.expect("an answer");
+    let OpenReply::Opened { instance: own, .. } = codec::from_bytes(&opened.body).expect("a reply") else {
         panic!("the map does not open")
     };
     let mut random = Xoshiro256PlusPlus::seed_from_u64(7);
@@ -44,7 +44,7 @@ pub(crate) async fn hostile_bodies_of_every_operation() -> Vec<Row> {
         for body in bodies(&mut random) {
             for instance in [own, InstanceId(0), InstanceId(u64::MAX)] {
                 let command = Envelope::Operation(Operation { instance, number }, body.clone()).encode();
-                answering.push(session.submit(command.clone()));
+                answering.push(session.submit(command.clone(), &mut |_| ()));
                 answering.push(session.query(command, Consistency::Sequential));
             }
         }
@@ -56,7 +56,7 @@ pub(crate) async fn hostile_bodies_of_every_operation() -> Vec<Row> {
         }
     }
     for command in [&b""[..], &[0], &[0xff; 100], &[1, 0xff], &[2]] {
-        session.submit(Bytes::copy_from_slice(command)).await.expect("an answer");
+        session.submit(Bytes::copy_from_slice(command), &mut |_| ()).await.expect("an answer");
         session.query(Bytes::copy_from_slice(command), Consistency::Sequential).await.expect("an answer");
     }
     for kind in ["Malformed", "UnknownOperation", "UnknownInstance"] {
@@ -115,6 +115,7 @@ impl Resource for TallyState {
     const KIND: &'static str = "test/tally";
     type Operations = TallyOperations;
     type Configuration = ();
+    type Event = NoEvent;
 
     fn create((): ()) -> Result<Self, BadConfiguration> {
         Ok(TallyState(0))

@@ -1,15 +1,14 @@
-//! `atomix map`: one operation on a map of strings.
+//! `atomix map`: operations on a map of strings.
 
-use std::time::Duration;
+mod watch;
 
 use atomix::{Atomix, DistributedMap};
 
 use crate::args::{Cluster, Map};
 use crate::exit::{Exit, Failure};
-use crate::signals;
+use crate::session;
 
-/// The session ends by itself soon after the command, should its close not reach the cluster.
-const SESSION: Duration = Duration::from_secs(5);
+pub use self::watch::{Change, NotAChange};
 
 /// A message shows no more of a key than so many characters.
 const KEY_SHOWN: usize = 100;
@@ -22,37 +21,14 @@ type Strings = DistributedMap<String, String>;
 /// # Errors
 /// If the cluster is not reached, the outcome is unknown, or the operation was refused.
 pub async fn run(args: Map) -> Result<(), Failure> {
-    let (path, cluster) = match &args {
+    let (path, cluster): (String, Cluster) = match &args {
         Map::Put { path, cluster, .. }
         | Map::Get { path, cluster, .. }
         | Map::Remove { path, cluster, .. }
         | Map::List { path, cluster } => (path.clone(), cluster.clone()),
+        Map::Watch(args) => (args.path.clone(), args.cluster.clone()),
     };
-    let session = async {
-        let atomix = connect(&cluster).await?;
-        let result = operate(&atomix, &path, args).await;
-        // Everything is answered: what remains is courtesy, and must not change the outcome.
-        let _ = tokio::time::timeout(cluster.timeout, atomix.close()).await;
-        result
-    };
-    tokio::select! {
-        result = session => result,
-        () = signals::parent_ended(cluster.exit_with_stdin) => {
-            Err(Failure::new(Exit::Interrupted, "standard input was closed"))
-        }
-    }
-}
-
-/// Connects as the command line says.
-///
-/// # Errors
-/// If the cluster is not reached in time.
-pub async fn connect(cluster: &Cluster) -> Result<Atomix, Failure> {
-    let builder = Atomix::builder()
-        .connect_timeout(cluster.timeout)
-        .operation_timeout(cluster.timeout)
-        .session_timeout(SESSION);
-    Ok(builder.connect(cluster.cluster.iter().map(String::as_str)).await?)
+    session::with(&cluster, async |atomix| operate(atomix, &path, args).await).await
 }
 
 async fn operate(atomix: &Atomix, path: &str, args: Map) -> Result<(), Failure> {
@@ -72,6 +48,7 @@ async fn operate(atomix: &Atomix, path: &str, args: Map) -> Result<(), Failure> 
                 println!("{key}\t{value}");
             }
         }
+        Map::Watch(args) => watch::run(&map, &args).await?,
     }
     Ok(())
 }

@@ -1,74 +1,31 @@
-//! The three parts of the demo.
+//! (b) The leader is killed under a stream of writes.
 
-use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::client::Client;
-use super::report::{Report, milliseconds};
-use super::tally::{Tally, Writer};
-use super::writer::{COUNTER, COUNTERS, KEYS};
+use super::super::client::Client;
+use super::super::report::{Report, milliseconds};
+use super::super::tally::{Tally, Writer};
+use super::super::writer::{COUNTER, COUNTERS, KEYS};
+use super::WAIT;
 use crate::cluster::Cluster;
 use crate::exit::{Exit, Failure};
 
-/// Longest wait for anything.
-const WAIT: Duration = Duration::from_secs(15);
 /// Commands that the writer keeps in flight.
 const OUTSTANDING: usize = 64;
 /// Acknowledgements before a leader is killed, and again before it is restarted.
 const STRETCH: u64 = 300;
 /// The leader is killed again if no retry met the table, at most so often.
 const ROUNDS: usize = 5;
-/// The map of the first part.
-const USERS: &str = "/demo/users";
 
-/// Runs all parts.
+/// What it has written, for later parts to look for.
 pub(super) async fn run(
-    executable: &Path,
-    cluster: &mut Cluster,
-    report: &mut Report,
-) -> Result<(), Failure> {
-    let servers = cluster.addresses();
-    println!("three servers: {}", servers.join(", "));
-    let leader = cluster.leader(WAIT).await?;
-    report.step(&format!("the cluster has formed; server {} leads", leader + 1));
-    let users = through_every_server(executable, &servers, report).await?;
-    let written = leader_is_killed(executable, cluster, report).await?;
-    everybody_is_killed(executable, cluster, report, &users, &written).await
-}
-
-async fn through_every_server(
-    executable: &Path,
-    servers: &[String],
-    report: &mut Report,
-) -> Result<BTreeMap<String, String>, Failure> {
-    report.part("(a) a map, written and read through every server");
-    let mut written = BTreeMap::new();
-    for server in servers {
-        let key = format!("written-through-{server}");
-        Client::new(executable, std::slice::from_ref(server)).put(USERS, &key, "hello").await?;
-        written.insert(key, "hello".to_owned());
-        report.step(&format!("put through {server}"));
-    }
-    let mut same = 0;
-    for server in servers {
-        let found = Client::new(executable, std::slice::from_ref(server)).list(USERS).await?;
-        report.step(&format!("read {} keys through {server}", found.len()));
-        same += usize::from(found == written);
-    }
-    let all = servers.len();
-    report.check("every server gives every key", format!("{same} of {all} servers"), same == all);
-    Ok(written)
-}
-
-async fn leader_is_killed(
     executable: &Path,
     cluster: &mut Cluster,
     report: &mut Report,
 ) -> Result<Tally, Failure> {
     report.part("(b) the leader is killed under a stream of writes");
-    let mut writer = Writer::start(executable, &cluster.addresses(), OUTSTANDING).map_err(refused)?;
+    let mut writer = Writer::start(executable, &cluster.addresses(), OUTSTANDING)?;
     writer.more(STRETCH, WAIT).await?;
     report.step(&format!(
         "a writer has {OUTSTANDING} commands in flight; {} acknowledged",
@@ -114,7 +71,7 @@ async fn kill_once(
     let victim = cluster.leader(WAIT).await?;
     let before = answered_from_table(cluster).await;
     let kill = Instant::now();
-    cluster.kill(victim).await.map_err(refused)?;
+    cluster.kill(victim).await?;
     writer.more(STRETCH, WAIT).await?;
     let through = Instant::now();
     let leader = cluster.leader(WAIT).await?;
@@ -125,7 +82,7 @@ async fn kill_once(
         victim + 1,
         leader + 1
     ));
-    cluster.start_server(victim).map_err(refused)?;
+    cluster.start_server(victim)?;
     cluster.caught_up(victim, WAIT).await?;
     report.step(&format!("server {} was restarted and has caught up", victim + 1));
     Ok((after[place].saturating_sub(before[place]), (kill, through)))
@@ -136,35 +93,8 @@ async fn answered_from_table(cluster: &Cluster) -> Vec<u64> {
     statuses.iter().map(|status| status.as_ref().map_or(0, |s| s.counters.answered_from_table)).collect()
 }
 
-async fn everybody_is_killed(
-    executable: &Path,
-    cluster: &mut Cluster,
-    report: &mut Report,
-    users: &BTreeMap<String, String>,
-    written: &Tally,
-) -> Result<(), Failure> {
-    report.part("(c) all three are killed, and restarted");
-    for server in 0..cluster.size() {
-        cluster.kill(server).await.map_err(refused)?;
-    }
-    report.step("all three were killed");
-    for server in 0..cluster.size() {
-        cluster.start_server(server).map_err(refused)?;
-    }
-    let leader = cluster.leader(WAIT).await?;
-    report.step(&format!("all three were restarted; server {} leads", leader + 1));
-    let client = Client::new(executable, &cluster.addresses());
-    let found = client.list(USERS).await?;
-    report.check(
-        "the map of (a) is there",
-        format!("{} of {} keys", found.len(), users.len()),
-        found == *users,
-    );
-    check_written(&client, report, "after the restart", written).await
-}
-
 /// Every acknowledged key is there, no other but those of unknown outcome, and the counter was added to as often as acknowledged.
-async fn check_written(
+pub(super) async fn check_written(
     client: &Client,
     report: &mut Report,
     when: &str,
@@ -191,8 +121,4 @@ async fn check_written(
         (tally.additions..=most).contains(&counter) && counter > 0,
     );
     Ok(())
-}
-
-fn refused(error: io::Error) -> Failure {
-    Failure::new(Exit::Refused, error.to_string())
 }
