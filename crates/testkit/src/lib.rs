@@ -5,6 +5,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`conformance`] | suites for whoever implements a plug trait |
+//! | `directed` (feature `sim`) | short histories, each for one deliberate bug |
 //! | [`loopback`] | a session without a cluster, for tests of resources |
 //! | [`scenario`] | consensus as readable texts |
 //! | `sim` (feature) | whole clusters with clients on a simulated clock, network and disk |
@@ -12,6 +13,8 @@
 #![forbid(unsafe_code)]
 
 pub mod conformance;
+#[cfg(feature = "sim")]
+pub mod directed;
 pub mod loopback;
 pub mod scenario;
 #[cfg(feature = "sim")]

@@ -1,44 +1,59 @@
-//! A client: the real client core, and a user who submits, asks, and checks every answer.
+//! A client: the real client core, and its users, who submit and ask. What they are told is checked in `answers`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use atomix_protocol::client::{Consistency, EndReason};
-use atomix_protocol::{Address, ClientId, Index, InstanceId, LocalTime, Sequence, SessionId, SessionKey};
+use atomix_protocol::client::Consistency;
+use atomix_protocol::{
+    Address, ClientId, Index, InstanceId, LocalTime, ResourceId, Sequence, SessionId, SessionKey,
+};
+use atomix_session::NotDone;
 use atomix_session::core::{Core, Input, Options};
-use atomix_session::{NotDone, Outcome, SessionError, SessionState};
 
-use super::checker::{Broken, Check, hold};
+use super::checker::Check;
 use super::clock::Clock;
+use super::contender::{Contender, Guard, Lock, Wish};
 use super::coverage::{Coverage, Mark};
+use super::map_operation::{MapCommand, MapQuery, value};
 use super::model::Model;
-use super::operation::{Command, Query};
+use super::operation::{Command, LockCommand, Place, Query};
 use super::random::{Component, Random};
-use super::settings::{DRIFT, Settings, Time};
+use super::settings::{DRIFT, Role, Settings, Time};
+use super::watcher::Watcher;
 
 /// A user waits when so much is under way: load beyond what a cluster carries shows nothing new.
 const OUTSTANDING: usize = 40;
 
 /// A query under way.
 #[derive(Clone, Debug)]
-struct Asked {
-    query: Query,
-    consistency: Consistency,
+pub(super) struct Asked {
+    pub(super) query: Query,
+    pub(super) instance: InstanceId,
+    pub(super) consistency: Consistency,
     /// Highest index that anybody had been told of when it was asked.
-    completed: Index,
+    pub(super) completed: Index,
     /// The last command submitted before it.
-    after: Sequence,
+    pub(super) after: Sequence,
 }
 
 /// A command under way.
 #[derive(Clone, Debug)]
-struct Submitted {
-    command: Command,
+pub(super) struct Submitted {
+    pub(super) command: Command,
+    /// Whom it was sent to, if not to the session itself.
+    pub(super) to: Option<(Place, Handle)>,
     /// The last committed index when it was submitted.
-    committed: Index,
+    pub(super) committed: Index,
 }
 
-/// One client and its user.
+/// A resource that a client has open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Handle {
+    pub(super) instance: InstanceId,
+    pub(super) resource: ResourceId,
+}
+
+/// One client and its users.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) number: usize,
@@ -49,17 +64,27 @@ pub(super) struct Client {
     pub(super) inbox: VecDeque<Input>,
     pub(super) timer: Option<Time>,
     pub(super) spins: u32,
-    /// Whether the user wants anything.
+    /// Whether the users want anything.
     pub(super) active: bool,
+    /// Whether they have left for good.
+    pub(super) retired: bool,
+    pub(super) contender: Contender,
+    pub(super) watcher: Watcher,
+    /// Writes to what locks guard, on their way.
+    pub(super) writes: Vec<Guard>,
+    pub(super) session: Option<SessionId>,
+    pub(super) handles: BTreeMap<Place, Handle>,
+    pub(super) opening: BTreeMap<Sequence, Place>,
+    pub(super) commands: BTreeMap<Sequence, Submitted>,
+    pub(super) queries: BTreeMap<u64, Asked>,
+    pub(super) observed: Index,
+    /// How many events of its session it was told.
+    pub(super) told: usize,
+    pub(super) deduplicated: u64,
     name: ClientId,
     renames: bool,
-    session: Option<SessionId>,
-    instance: Option<InstanceId>,
-    opening: bool,
-    commands: BTreeMap<Sequence, Submitted>,
-    queries: BTreeMap<u64, Asked>,
+    role: Role,
     last_submitted: Sequence,
-    observed: Index,
     written: u64,
     random: Random,
 }
@@ -71,11 +96,14 @@ pub(super) struct Shared<'a> {
     pub(super) coverage: &'a mut Coverage,
     /// Highest index that any client has been told of.
     pub(super) completed: &'a mut Index,
+    /// Whether things may still go wrong.
+    pub(super) faults_on: bool,
 }
 
 impl Client {
-    pub(super) fn new(seed: u64, number: usize, clock: Clock) -> Self {
+    pub(super) fn new(seed: u64, number: usize, clock: Clock, settings: &Settings) -> Self {
         let mut random = Random::stream(seed, Component::Client, number as u64);
+        let role = settings.demand.role(number);
         Client {
             number,
             core: None,
@@ -86,15 +114,22 @@ impl Client {
             timer: None,
             spins: 0,
             active: true,
-            name: ClientId(random.token()),
-            renames: random.chance(0.5),
+            retired: false,
+            contender: Contender::new(seed, number),
+            watcher: Watcher::new(seed, number, role),
+            writes: Vec::new(),
             session: None,
-            instance: None,
-            opening: false,
+            handles: BTreeMap::new(),
+            opening: BTreeMap::new(),
             commands: BTreeMap::new(),
             queries: BTreeMap::new(),
-            last_submitted: Sequence::ZERO,
             observed: Index::ZERO,
+            told: 0,
+            deduplicated: 0,
+            name: ClientId(random.token()),
+            renames: random.chance(0.5),
+            role,
+            last_submitted: Sequence::ZERO,
             written: 0,
             random,
         }
@@ -132,21 +167,32 @@ impl Client {
         self.inbox.clear();
         self.timer = None;
         self.session = None;
-        self.instance = None;
-        self.opening = false;
+        self.handles.clear();
+        self.opening.clear();
         self.commands.clear();
         self.queries.clear();
+        self.contender.forget();
+        self.watcher.forget();
         self.last_submitted = Sequence::ZERO;
         self.observed = Index::ZERO;
+        self.told = 0;
+        self.deduplicated = 0;
     }
 
     pub(super) fn session(&self) -> Option<SessionId> {
         self.session
     }
 
-    /// Whether its map is open.
-    pub(super) fn is_ready(&self) -> bool {
-        self.instance.is_some()
+    /// What its users want to have open.
+    fn places(&self, settings: &Settings) -> Vec<Place> {
+        let map = self.role.writes || self.role.watches;
+        let locks = if self.role.contends { settings.demand.locks } else { 0 };
+        map.then_some(Place::Map).into_iter().chain((0..locks).map(Place::Lock)).collect()
+    }
+
+    /// Whether everything that it wants is open.
+    pub(super) fn is_ready(&self, settings: &Settings) -> bool {
+        self.places(settings).iter().all(|place| self.handles.contains_key(place))
     }
 
     /// Whether the session is over for good.
@@ -159,65 +205,182 @@ impl Client {
         self.commands.len() + self.queries.len()
     }
 
-    /// How long the user thinks.
+    /// How long the users think.
     pub(super) fn think(&mut self, settings: &Settings) -> Time {
         self.random.exponential(settings.think) + 1
     }
 
-    /// The user does something, if it may.
+    /// The session is given up in good order.
+    pub(super) fn close(&mut self, now: LocalTime) {
+        self.active = false;
+        self.retired = true;
+        self.contender.forget();
+        if let Some(core) = self.core.as_mut() {
+            core.close(now);
+        }
+    }
+
+    /// The users do something, if they may.
     pub(super) fn act(&mut self, now: LocalTime, shared: &mut Shared<'_>) -> Check {
+        self.watcher.take(shared.coverage)?;
         let impatient = self.outstanding() >= OUTSTANDING;
         if !self.active || impatient || self.session.is_none() || self.is_over() {
             return Ok(());
         }
-        if self.instance.is_none() {
-            if !self.opening {
-                self.opening = self.submit(now, Command::Open, None, shared);
+        let wanted = self.places(shared.settings);
+        let missing = wanted.iter().find(|place| {
+            !self.handles.contains_key(place) && !self.opening.values().any(|opening| opening == *place)
+        });
+        if let Some(place) = missing.copied() {
+            if let Some(sequence) = self.submit(now, Command::Open(place), None, false, shared) {
+                self.opening.insert(sequence, place);
             }
             return Ok(());
         }
-        let patience = shared.settings.patience.map(|patience| now + Duration::from_micros(patience));
-        for _ in 0..=self.random.below(shared.settings.burst) {
-            if self.random.chance(0.35) {
-                let consistency = match self.random.below(4) {
-                    0 => Consistency::Causal,
-                    1 => Consistency::Sequential,
-                    _ => Consistency::Linearizable,
-                };
-                let query = Query::draw(&mut self.random, shared.settings);
-                self.ask(now, query, consistency, patience, shared);
-            } else {
-                self.written += 1;
-                let tag = (self.number as u64) << 32 | self.written;
-                let hint = self.observed;
-                let command = Command::draw(&mut self.random, shared.settings, tag, hint);
-                self.submit(now, command, patience, shared);
+        if shared.faults_on && self.random.chance(shared.settings.demand.deletes) {
+            if let Some(place) = self.random.pick(&wanted) {
+                let force = self.random.chance(0.5);
+                self.submit(now, Command::Delete(place, force), None, false, shared);
             }
+            return Ok(());
+        }
+        if self.role.watches && self.handles.contains_key(&Place::Map) {
+            self.watch(now, shared);
+        }
+        if self.role.contends {
+            self.contend(now, shared);
+        }
+        if self.role.writes && self.handles.contains_key(&Place::Map) {
+            self.write(now, shared);
         }
         Ok(())
     }
 
-    /// Submits a command; whether it was taken.
+    fn watch(&mut self, now: LocalTime, shared: &mut Shared<'_>) {
+        let Some(command) = self.watcher.plan(shared.settings) else { return };
+        let begins = matches!(command, MapCommand::Watch(_));
+        if let Some(sequence) = self.submit(now, Command::Map(command), None, false, shared)
+            && begins
+        {
+            self.watcher.watching(sequence);
+        }
+    }
+
+    fn contend(&mut self, now: LocalTime, shared: &mut Shared<'_>) {
+        let Some(core) = &self.core else { return };
+        let valid_until = core.valid_until();
+        let open = self.handles.iter().filter(|(place, _)| matches!(place, Place::Lock(_)));
+        let locks: Vec<Lock> =
+            open.map(|(place, handle)| Lock { place: *place, resource: handle.resource }).collect();
+        for wish in self.contender.plan(now, valid_until, &locks, shared.settings) {
+            match wish {
+                Wish::Command(lock, command) => {
+                    let gives_back = !matches!(command, LockCommand::Acquire(_));
+                    let deadline = if gives_back { None } else { patience(now, shared.settings) };
+                    match self.submit_to(
+                        now,
+                        lock.place,
+                        Command::Lock(command),
+                        deadline,
+                        gives_back,
+                        shared,
+                    ) {
+                        Some(sequence) => self.contender.submitted(lock, sequence, command),
+                        None => self.contender.refused(lock, command),
+                    }
+                }
+                Wish::Inspect(lock) => {
+                    let consistency = self.consistency();
+                    self.ask(now, lock.place, Query::Inspect, consistency, None, shared);
+                }
+                Wish::Write(guard) => self.writes.push(guard),
+                Wish::FencedPut(guard) => {
+                    let token = atomix_resource::fencing::FencingToken {
+                        lock: guard.lock.resource,
+                        token: guard.token,
+                    };
+                    let key = self.random.below(shared.settings.keys);
+                    let value = self.value(shared.settings);
+                    let put = Command::Map(MapCommand::FencedPut(token, key, value));
+                    if self.handles.contains_key(&Place::Map) {
+                        self.submit(now, put, None, false, shared);
+                    }
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, now: LocalTime, shared: &mut Shared<'_>) {
+        let patience = patience(now, shared.settings);
+        for _ in 0..=self.random.below(shared.settings.burst) {
+            if self.random.chance(0.35) {
+                let consistency = self.consistency();
+                let query = MapQuery::draw(&mut self.random, shared.settings);
+                self.ask(now, Place::Map, Query::Map(query), consistency, patience, shared);
+            } else {
+                let tag = self.tag();
+                let hint = self.observed;
+                let command = MapCommand::draw(&mut self.random, shared.settings, tag, hint);
+                let command = command.map_or_else(|| Command::garbage(&mut self.random), Command::Map);
+                self.submit(now, command, patience, false, shared);
+            }
+        }
+    }
+
+    fn consistency(&mut self) -> Consistency {
+        match self.random.below(4) {
+            0 => Consistency::Causal,
+            1 => Consistency::Sequential,
+            _ => Consistency::Linearizable,
+        }
+    }
+
+    fn tag(&mut self) -> u64 {
+        self.written += 1;
+        (self.number as u64) << 32 | self.written
+    }
+
+    fn value(&mut self, settings: &Settings) -> bytes::Bytes {
+        let tag = self.tag();
+        value(&mut self.random, settings, tag)
+    }
+
+    /// Submits a command of the map, or of none; its sequence, if it was taken.
     pub(super) fn submit(
         &mut self,
         now: LocalTime,
         command: Command,
         deadline: Option<LocalTime>,
+        reserved: bool,
         shared: &mut Shared<'_>,
-    ) -> bool {
-        let (Some(core), Some(session)) = (self.core.as_mut(), self.session) else { return false };
-        let bytes = command.encode(self.instance.unwrap_or_default());
-        match core.submit(now, bytes, deadline, false) {
+    ) -> Option<Sequence> {
+        self.submit_to(now, Place::Map, command, deadline, reserved, shared)
+    }
+
+    fn submit_to(
+        &mut self,
+        now: LocalTime,
+        place: Place,
+        command: Command,
+        deadline: Option<LocalTime>,
+        reserved: bool,
+        shared: &mut Shared<'_>,
+    ) -> Option<Sequence> {
+        let (core, session) = (self.core.as_mut()?, self.session?);
+        let own = matches!(command, Command::Open(_) | Command::Delete(..));
+        let to = if own { None } else { Some((place, *self.handles.get(&place)?)) };
+        let instance = to.map(|(_, handle)| handle.instance).unwrap_or_default();
+        match core.submit(now, command.encode(instance), deadline, reserved) {
             Ok(sequence) => {
-                shared.model.submitted(session, sequence, command.clone());
+                shared.model.submitted(session, sequence, instance, command.clone());
                 self.last_submitted = sequence;
                 let committed = shared.model.applied();
-                self.commands.insert(sequence, Submitted { command, committed });
-                true
+                self.commands.insert(sequence, Submitted { command, to, committed });
+                Some(sequence)
             }
             Err(refused) => {
                 shared.coverage.mark(Mark::WindowFull, u64::from(refused == NotDone::Busy));
-                false
+                None
             }
         }
     }
@@ -226,144 +389,21 @@ impl Client {
     pub(super) fn ask(
         &mut self,
         now: LocalTime,
+        place: Place,
         query: Query,
         consistency: Consistency,
         deadline: Option<LocalTime>,
         shared: &mut Shared<'_>,
     ) -> bool {
-        let (Some(core), Some(instance)) = (self.core.as_mut(), self.instance) else { return false };
+        let (Some(core), Some(handle)) = (self.core.as_mut(), self.handles.get(&place)) else { return false };
+        let instance = handle.instance;
         let Ok(number) = core.query(now, query.encode(instance), consistency, deadline) else { return false };
-        let asked = Asked { query, consistency, completed: *shared.completed, after: self.last_submitted };
-        self.queries.insert(number, asked);
+        let (completed, after) = (*shared.completed, self.last_submitted);
+        self.queries.insert(number, Asked { query, instance, consistency, completed, after });
         true
     }
+}
 
-    /// The session has its id.
-    pub(super) fn opened(&mut self, session: SessionId, shared: &mut Shared<'_>) -> Check {
-        self.session = Some(session);
-        shared.coverage.sessions += 1;
-        hold("I21", shared.model.session(session).is_some(), || {
-            format!("client {} was told of session {session}, which no committed entry opened", self.number)
-        })
-    }
-
-    /// The session's state changed. I21: it is over only if a committed entry says so.
-    pub(super) fn state(&mut self, state: SessionState, shared: &mut Shared<'_>) -> Check {
-        let (SessionState::Expired, Some(session)) = (state, self.session) else { return Ok(()) };
-        let twin = shared.model.session(session);
-        hold("I21", twin.is_some_and(|twin| twin.ended.is_some()), || {
-            format!(
-                "client {} was told that session {session} is over, and no committed entry says so",
-                self.number
-            )
-        })
-    }
-
-    /// I7, I8, I9: a command ended.
-    pub(super) fn completed(
-        &mut self,
-        sequence: Sequence,
-        result: &Result<Outcome, SessionError>,
-        shared: &mut Shared<'_>,
-    ) -> Check {
-        let Some(session) = self.session else { return Ok(()) };
-        let Some(submitted) = self.commands.remove(&sequence) else {
-            return Err(Broken {
-                name: "I7",
-                detail: format!("command {sequence} of {session} ended twice"),
-            });
-        };
-        let outcome = match result {
-            Ok(outcome) => outcome,
-            Err(SessionError::NotDone(_)) => {
-                self.opening &= !matches!(submitted.command, Command::Open);
-                return shared.model.not_done(session, sequence);
-            }
-            Err(_) => {
-                self.opening &= !matches!(submitted.command, Command::Open);
-                return Ok(());
-            }
-        };
-        let place = || format!("command {sequence} of session {session} ({:?})", submitted.command);
-        let effect = shared.model.session(session).and_then(|twin| twin.effect(sequence));
-        let Some(effect) = effect else {
-            return Err(Broken {
-                name: "I7",
-                detail: format!("{} was answered and is not committed", place()),
-            });
-        };
-        hold("I7", effect.index == outcome.index && effect.reply.as_ref() == Some(&outcome.body), || {
-            format!("{} was answered {outcome:?}, must be {effect:?}", place())
-        })?;
-        hold("I9", outcome.index > submitted.committed, || {
-            format!("{} took effect at {}, before it was submitted", place(), outcome.index)
-        })?;
-        if let Command::Open = submitted.command {
-            self.instance = Command::instance(&outcome.body);
-        }
-        shared.coverage.operations += 1;
-        self.tell(outcome.index, shared);
-        Ok(())
-    }
-
-    /// I9, I10: a query was answered.
-    pub(super) fn answered(
-        &mut self,
-        number: u64,
-        result: &Result<Outcome, SessionError>,
-        shared: &mut Shared<'_>,
-    ) -> Check {
-        let Some(session) = self.session else { return Ok(()) };
-        let Some(asked) = self.queries.remove(&number) else {
-            return Err(Broken { name: "I10", detail: format!("query {number} of {session} ended twice") });
-        };
-        let Ok(outcome) = result else { return Ok(()) };
-        let place = || {
-            format!(
-                "{:?} {:?} of session {session} read at {}",
-                asked.consistency, asked.query, outcome.index
-            )
-        };
-        hold("I9", outcome.index <= shared.model.applied(), || {
-            format!("{}, which is not committed", place())
-        })?;
-        hold(
-            "I9",
-            asked.consistency != Consistency::Linearizable || outcome.index >= asked.completed,
-            || format!("{}, when {} had been completed before", place(), asked.completed),
-        )?;
-        hold("I10", outcome.index >= self.observed, || format!("{} after {}", place(), self.observed))?;
-        let Some(twin) = shared.model.session(session) else { return Ok(()) };
-        if asked.consistency != Consistency::Causal && asked.after > Sequence::ZERO {
-            let own = twin.effect(asked.after).map(|effect| effect.index);
-            hold("I10", own.is_some_and(|own| own <= outcome.index), || {
-                format!("{}, its own command {} is at {own:?}", place(), asked.after)
-            })?;
-        }
-        let over = twin.ended.is_some_and(|(index, _)| index <= outcome.index);
-        let expected = shared.model.answer(&asked.query, outcome.index);
-        hold("I9", over || expected == outcome.body, || {
-            format!("{}: answered {:?}, must be {expected:?}", place(), outcome.body)
-        })?;
-        shared.coverage.reads += 1;
-        self.tell(outcome.index, shared);
-        Ok(())
-    }
-
-    fn tell(&mut self, index: Index, shared: &mut Shared<'_>) {
-        self.observed = self.observed.max(index);
-        *shared.completed = index.max(*shared.completed);
-    }
-
-    /// A session ended in the log. I20: not while its client may count on it.
-    pub(super) fn check_ended(&self, now: Time, session: SessionId, reason: EndReason) -> Check {
-        let Some(core) = self.core.as_ref().filter(|_| self.session == Some(session)) else { return Ok(()) };
-        let (local, until) = (self.clock.read(now), core.valid_until());
-        hold("I20", reason != EndReason::Expired || local >= until, || {
-            format!(
-                "session {session} expired while client {} at {local:?} counts on it until {until:?}",
-                self.number
-            )
-        })
-    }
+fn patience(now: LocalTime, settings: &Settings) -> Option<LocalTime> {
+    settings.patience.map(|patience| now + Duration::from_micros(patience))
 }

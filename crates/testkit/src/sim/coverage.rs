@@ -36,11 +36,37 @@ pub enum Mark {
     WindowFull,
     /// A snapshot was installed.
     SnapshotInstalled,
+    /// Events were sent again after a reconnection.
+    EventResent,
+    /// A client dropped an event that it had.
+    EventDeduplicated,
+    /// Acknowledgements were logged for their own sake.
+    AcknowledgeFolded,
+    /// A stream ended because its user was slow.
+    StreamLagged,
+    /// A session was given up because its outbox was full.
+    OutboxOverflow,
+    /// A session expired while it held a lock.
+    ExpiredWhileHolding,
+    /// A session expired while it waited for a lock.
+    ExpiredWhileWaiting,
+    /// A grant reached somebody who had already asked to have it no more.
+    GrantCrossedCancel,
+    /// A lock was passed on in another term than that in which its new holder began to wait.
+    HandOverAcrossLeaders,
+    /// A holder slept until its session was over.
+    HolderOverslept,
+    /// A session that held a lock or waited for one was taken over by its own client.
+    GhostTakenOver,
+    /// What a lock guards refused the write of an earlier holder.
+    StaleWriteRefused,
+    /// A lock was revoked from its holder.
+    LockRevoked,
 }
 
 impl Mark {
     /// Every mark.
-    pub const ALL: [Mark; 15] = [
+    pub const ALL: [Mark; 28] = [
         Mark::OldTermOnMajority,
         Mark::SuffixTruncated,
         Mark::ReadWaitedForOwnTerm,
@@ -56,22 +82,41 @@ impl Mark {
         Mark::CheckQuorum,
         Mark::WindowFull,
         Mark::SnapshotInstalled,
+        Mark::EventResent,
+        Mark::EventDeduplicated,
+        Mark::AcknowledgeFolded,
+        Mark::StreamLagged,
+        Mark::OutboxOverflow,
+        Mark::ExpiredWhileHolding,
+        Mark::ExpiredWhileWaiting,
+        Mark::GrantCrossedCancel,
+        Mark::HandOverAcrossLeaders,
+        Mark::HolderOverslept,
+        Mark::GhostTakenOver,
+        Mark::StaleWriteRefused,
+        Mark::LockRevoked,
     ];
 
     /// Whether it can be met in a profile.
     #[must_use]
     pub fn is_in(self, profile: Profile) -> bool {
-        let of_sessions = matches!(
-            self,
-            Mark::RetryAfterFailover
-                | Mark::RetryAfterRestart
-                | Mark::RetryAfterSnapshot
-                | Mark::SessionExpired
-        );
         match profile {
             // A whole server lets nobody read before its own-term entry is committed: requests wait in the engine.
             Profile::Full => self != Mark::ReadWaitedForOwnTerm,
-            Profile::Core => !of_sessions,
+            Profile::Core => matches!(
+                self,
+                Mark::OldTermOnMajority
+                    | Mark::SuffixTruncated
+                    | Mark::ReadWaitedForOwnTerm
+                    | Mark::ReadRoundRepeated
+                    | Mark::DeposedWithRequests
+                    | Mark::TornTail
+                    | Mark::UnsyncedVoteLost
+                    | Mark::PreVoteSticky
+                    | Mark::CheckQuorum
+                    | Mark::WindowFull
+                    | Mark::SnapshotInstalled
+            ),
         }
     }
 
@@ -94,6 +139,19 @@ impl Mark {
             Mark::CheckQuorum => "check-quorum step-down",
             Mark::WindowFull => "window full",
             Mark::SnapshotInstalled => "snapshot installed",
+            Mark::EventResent => "events resent",
+            Mark::EventDeduplicated => "events deduplicated",
+            Mark::AcknowledgeFolded => "Acknowledge entry folded",
+            Mark::StreamLagged => "stream lagged",
+            Mark::OutboxOverflow => "outbox overflow",
+            Mark::ExpiredWhileHolding => "expiry while holding",
+            Mark::ExpiredWhileWaiting => "expiry while waiting",
+            Mark::GrantCrossedCancel => "grant crossing a cancel",
+            Mark::HandOverAcrossLeaders => "hand-over across a leader change",
+            Mark::HolderOverslept => "holder paused past its timeout",
+            Mark::GhostTakenOver => "take-over of a ghost",
+            Mark::StaleWriteRefused => "stale write refused by what is guarded",
+            Mark::LockRevoked => "lock revoked",
         }
     }
 }

@@ -13,7 +13,7 @@ use super::settings::{MILLISECOND, SECOND, Settings, Time};
 pub enum Class {
     /// Loss, delay, reordering.
     N1,
-    /// Duplicates and very late messages.
+    /// Duplicates and very late messages; of whole servers, whose links are ordered, only events that are sent again.
     N2,
     /// Symmetric partitions: one server isolated, or the cluster split.
     N3,
@@ -55,11 +55,13 @@ pub enum Class {
     S7,
     /// A client is paused beyond its session's timeout.
     S8,
+    /// A leader goes while it ends a session.
+    S9,
 }
 
 impl Class {
     /// Every class.
-    pub const ALL: [Class; 22] = [
+    pub const ALL: [Class; 23] = [
         Class::N1,
         Class::N2,
         Class::N3,
@@ -82,6 +84,7 @@ impl Class {
         Class::S1,
         Class::S7,
         Class::S8,
+        Class::S9,
     ];
 
     /// In words.
@@ -110,6 +113,7 @@ impl Class {
             Class::S1 => "client links cut",
             Class::S7 => "client killed",
             Class::S8 => "client paused",
+            Class::S9 => "leader gone during an expiry",
         }
     }
 
@@ -117,15 +121,16 @@ impl Class {
     #[must_use]
     pub fn is_in(self, profile: Profile) -> bool {
         match self {
-            Class::M13 | Class::Late | Class::S1 | Class::S7 | Class::S8 => profile == Profile::Full,
-            Class::N2 => profile == Profile::Core,
+            Class::M13 | Class::Late | Class::S1 | Class::S7 | Class::S8 | Class::S9 => {
+                profile == Profile::Full
+            }
             _ => true,
         }
     }
 
     /// Whether it happens all the time rather than now and then.
     pub(super) const fn is_constant(self) -> bool {
-        matches!(self, Class::N1 | Class::N2 | Class::D2 | Class::P2 | Class::Late)
+        matches!(self, Class::N1 | Class::N2 | Class::D2 | Class::P2 | Class::Late | Class::S9)
     }
 }
 
@@ -197,7 +202,7 @@ struct Stream {
 }
 
 impl Swarm {
-    pub(super) fn draw(seed: u64, profile: Profile, without: &[Class]) -> Swarm {
+    pub(super) fn draw(seed: u64, profile: Profile, settings: &Settings, without: &[Class]) -> Swarm {
         let mut r = Random::stream(seed, Component::Swarm, 0);
         let mut possible: Vec<Class> = Class::ALL.into_iter().filter(|class| class.is_in(profile)).collect();
         match r.below(20) {
@@ -220,6 +225,10 @@ impl Swarm {
             if possible.contains(&class) && !class.is_constant() && !without.contains(&class) {
                 streams.push(Stream { class, mean });
             }
+        }
+        if profile == Profile::Full && settings.demand.calm {
+            possible.retain(|class| !matches!(class, Class::S7 | Class::S8));
+            streams.retain(|stream| !matches!(stream.class, Class::S7 | Class::S8));
         }
         possible.retain(|class| !without.contains(class));
         let has = |class| possible.contains(&class);
@@ -319,7 +328,7 @@ impl Generator {
             Class::S8 => {
                 Fault::PauseClient { client, lasts: r.scale(session / 8, 2 * session + SECOND / 10) }
             }
-            Class::N1 | Class::N2 | Class::D2 | Class::P2 | Class::Late => {
+            Class::N1 | Class::N2 | Class::D2 | Class::P2 | Class::Late | Class::S9 => {
                 unreachable!("{:?} is constant and has no single faults", self.class)
             }
         }

@@ -2,6 +2,7 @@
 
 use super::Profile;
 use super::checker::{Check, hold, id_of};
+use super::client::Client;
 use super::coverage::Mark;
 use super::faults::{Class, Fault, Shape, Target, cut_links};
 use super::loss::Loss;
@@ -60,7 +61,7 @@ impl World {
         }
     }
 
-    fn strike(&mut self, fault: Fault) -> Check {
+    pub(super) fn strike(&mut self, fault: Fault) -> Check {
         match fault {
             Fault::Cut { class, shape, victim, with_clients, lasts } => {
                 self.cut(class, shape, victim, with_clients, lasts);
@@ -124,13 +125,24 @@ impl World {
                     self.start_client_after(down, client);
                 }
             }
-            Fault::PauseClient { client, lasts } => {
-                self.coverage.fault(Class::S8);
-                self.clients[client].paused += 1;
-                self.end_later(lasts, Ending::PauseClient(client));
-            }
+            Fault::PauseClient { client, lasts } => self.pause_client(client, lasts),
         }
         Ok(())
+    }
+
+    fn pause_client(&mut self, client: usize, lasts: Time) {
+        self.coverage.fault(Class::S8);
+        let client = self.someone_with_a_lock().unwrap_or(client);
+        self.clients[client].paused += 1;
+        self.end_later(lasts, Ending::PauseClient(client));
+    }
+
+    /// Half the time somebody who believes to hold a lock, if anybody does.
+    fn someone_with_a_lock(&mut self) -> Option<usize> {
+        let random = &mut self.randoms.side;
+        let holds = |client: &&Client| client.paused == 0 && client.contender.guards().next().is_some();
+        let holders: Vec<usize> = self.clients.iter().filter(holds).map(|client| client.number).collect();
+        if random.chance(0.5) { random.pick(&holders) } else { None }
     }
 
     /// The power goes while a write is under way.
@@ -142,7 +154,7 @@ impl World {
         }
     }
 
-    fn end_later(&mut self, lasts: Time, ending: Ending) {
+    pub(super) fn end_later(&mut self, lasts: Time, ending: Ending) {
         self.next_ending += 1;
         self.active.insert(self.next_ending, ending);
         self.after(lasts, Event::End(self.next_ending));
@@ -161,6 +173,9 @@ impl World {
         if pairs.is_empty() {
             return;
         }
+        if self.profile == Profile::Full && !with_clients {
+            self.take_clients_along(victim, &mut pairs);
+        }
         self.coverage.fault(class);
         if matches!(shape, Shape::Moving) {
             let companion = (0..servers).find(|other| *other != victim && !pairs.contains(&(victim, *other)));
@@ -175,6 +190,17 @@ impl World {
             }
         }
         self.block(pairs, lasts);
+    }
+
+    /// Some clients are on the victim's side of a cut: they see it, and none of those that it does not see.
+    fn take_clients_along(&mut self, victim: Node, pairs: &mut Vec<(Node, Node)>) {
+        let servers = self.servers.len();
+        let beyond: Vec<Node> = (0..servers).filter(|other| pairs.contains(&(victim, *other))).collect();
+        for node in servers..servers + self.settings.clients {
+            if self.randoms.side.chance(0.4) {
+                pairs.extend(beyond.iter().flat_map(|server| [(*server, node), (node, *server)]));
+            }
+        }
     }
 
     /// A partition moves: its companion is cut off alone, and whoever leads the rest falls asleep.
@@ -383,7 +409,7 @@ impl World {
                 if self.clients[client].paused > 0 {
                     return Ok(());
                 }
-                self.step_client(client)
+                self.wake_client(client)
             }
         }
     }

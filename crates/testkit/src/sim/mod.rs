@@ -13,21 +13,30 @@
 //! | `world` `steps` `messages` `users` | the queue of events; how servers, bare consensus and clients step |
 //! | `phases` | faults, healing, liveness, scans |
 //! | `network` `disk` `loss` `clock` `storage` | what is simulated |
-//! | `faults` `inject` | what goes wrong |
-//! | `checker` `ledger` `model` | what must hold all the same |
-//! | `client` `operation` `proposals` | who uses it, and checks what it is told |
+//! | `faults` `inject` `usurp` | what goes wrong |
+//! | `checker` `ledger` | what must hold of servers all the same |
+//! | `model` `twin` `twin_lock` `twin_map` | the sequential twin: what each committed entry does, replies, and tells |
+//! | `client` `contender` `watcher` `proposals` | who uses it: as writer and reader, for locks, for events, and bare |
+//! | `answers` | what must hold of whatever a client is told |
+//! | `operation` `map_operation` | what is asked |
+//! | `guarded` `inspect` | what locks guard, and a look at the locks themselves |
 //! | `coverage` `trace` `random` `settings` | what was met, said and drawn |
 
+mod answers;
 mod bare;
 mod checker;
 mod client;
 mod clock;
+mod contender;
 mod coverage;
 mod disk;
 mod faults;
+mod guarded;
 mod inject;
+mod inspect;
 mod ledger;
 mod loss;
+mod map_operation;
 mod messages;
 mod model;
 mod network;
@@ -40,7 +49,12 @@ mod settings;
 mod steps;
 mod storage;
 mod trace;
+mod twin;
+mod twin_lock;
+mod twin_map;
 mod users;
+mod usurp;
+mod watcher;
 mod world;
 
 use std::fmt;

@@ -1,16 +1,22 @@
-//! The sequential twin: sessions and a map as plain containers, told each committed entry once.
+//! The sequential twin: sessions and resources as plain containers, told each committed entry once.
 //!
-//! Knows nothing of the real table, registry or map: what they say is compared with it.
+//! Knows nothing of the real table, registry, map or lock: what they say is compared with it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use atomix_protocol::client::EndReason;
 use atomix_protocol::session::{CommandHeader, Open, SessionEntry};
-use atomix_protocol::{ClientId, Entry, EntryKind, Index, InstanceId, Sequence, SessionId, SessionKey, Term};
+use atomix_protocol::{
+    ClientId, ClusterTime, Entry, EntryKind, Index, InstanceId, ResourceId, Sequence, SessionId, SessionKey,
+};
 use bytes::Bytes;
 
 use super::checker::{Broken, Check, hold};
-use super::operation::{Command, Query, Stored};
+use super::coverage::Mark;
+use super::operation::{Command, Query};
+use super::twin::{Moment, Resources, Who};
+use super::twin_lock::LockTwin;
 
 /// A session of the twin.
 #[derive(Debug)]
@@ -23,7 +29,10 @@ pub(super) struct Twin {
     pub(super) ended: Option<(Index, EndReason)>,
     lowest: Sequence,
     effects: Vec<Effect>,
-    instance: Option<InstanceId>,
+    /// What it must be told, in order.
+    pub(super) events: Vec<Told>,
+    /// It gets no more (E3).
+    pub(super) given_up: bool,
 }
 
 /// What became of a sequence.
@@ -32,6 +41,21 @@ pub(super) struct Effect {
     pub(super) index: Index,
     /// `None` if a skip consumed it.
     pub(super) reply: Option<Bytes>,
+}
+
+/// An event.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) index: Index,
+    pub(super) instance: InstanceId,
+    pub(super) body: Bytes,
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Told { index, instance, body } = self;
+        write!(f, "{}B at {index} for {instance} ({:?})", body.len(), body.slice(..body.len().min(12)))
+    }
 }
 
 impl Twin {
@@ -48,34 +72,39 @@ impl Twin {
 #[derive(Debug)]
 pub(super) struct Model {
     applied: Index,
+    time: ClusterTime,
     session_limit: usize,
     window: u64,
     sessions: BTreeMap<SessionId, Twin>,
     open: BTreeMap<ClientId, SessionId>,
-    submitted: BTreeMap<(SessionId, Sequence), Command>,
+    submitted: BTreeMap<(SessionId, Sequence), (InstanceId, Command)>,
     not_done: BTreeSet<(SessionId, Sequence)>,
-    values: BTreeMap<u64, Vec<(Index, Option<Stored>)>>,
+    pub(super) resources: Resources,
+    marks: Vec<Mark>,
 }
 
 /// Something that an entry did which others want to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Happened {
-    Nothing,
-    Opened,
-    Ended(SessionId, EndReason),
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Happened {
+    /// A session is over.
+    pub(super) ended: Option<(SessionId, EndReason)>,
+    /// A lock has another holder, or none.
+    pub(super) passed: bool,
 }
 
 impl Model {
     pub(super) fn new(session_limit: usize, window: u64) -> Self {
         Model {
             applied: Index::ZERO,
+            time: ClusterTime::default(),
             session_limit,
             window,
             sessions: BTreeMap::new(),
             open: BTreeMap::new(),
             submitted: BTreeMap::new(),
             not_done: BTreeSet::new(),
-            values: BTreeMap::new(),
+            resources: Resources::default(),
+            marks: Vec::new(),
         }
     }
 
@@ -99,18 +128,31 @@ impl Model {
             .is_some_and(|twin| twin.opened <= index && twin.ended.is_none_or(|(ended, _)| ended > index))
     }
 
-    /// How many sessions were open behind an index.
-    pub(super) fn count_open(&self, index: Index) -> usize {
-        self.sessions
-            .keys()
-            .take_while(|session| session.0 <= index.0)
-            .filter(|s| self.was_open(**s, index))
-            .count()
+    /// The sessions that were open behind an index.
+    pub(super) fn open_at(&self, index: Index) -> impl Iterator<Item = SessionId> + '_ {
+        let by_then = self.sessions.range(..=SessionId(index.0)).map(|(session, _)| *session);
+        by_then.filter(move |session| self.was_open(*session, index))
     }
 
-    /// A client submitted a command.
-    pub(super) fn submitted(&mut self, session: SessionId, sequence: Sequence, command: Command) {
-        self.submitted.insert((session, sequence), command);
+    /// The lock with that name.
+    pub(super) fn lock(&self, resource: ResourceId) -> Option<&LockTwin> {
+        self.resources.lock(resource)
+    }
+
+    /// Situations met since the last call.
+    pub(super) fn take_marks(&mut self) -> Vec<Mark> {
+        std::mem::take(&mut self.marks)
+    }
+
+    /// A client submitted a command to an instance.
+    pub(super) fn submitted(
+        &mut self,
+        session: SessionId,
+        sequence: Sequence,
+        instance: InstanceId,
+        command: Command,
+    ) {
+        self.submitted.insert((session, sequence), (instance, command));
     }
 
     /// A client was told that a command was not done. It must not have been, and never be.
@@ -131,42 +173,85 @@ impl Model {
     /// The next committed entry.
     pub(super) fn apply(&mut self, entry: &Entry) -> Result<Happened, Broken> {
         self.applied = entry.id.index;
-        if entry.kind != EntryKind::Session {
-            return Ok(Happened::Nothing);
+        self.time = self.time.max(entry.time);
+        let moment = Moment { index: entry.id.index, time: self.time, term: entry.id.term };
+        self.resources.pass_time(moment);
+        let mut happened = Happened::default();
+        if entry.kind == EntryKind::Session
+            && let Ok(decoded) = SessionEntry::decode(&entry.payload)
+        {
+            happened.ended = self.apply_decoded(moment, decoded)?;
         }
-        match SessionEntry::decode(&entry.payload) {
-            Ok(SessionEntry::Open(open)) => Ok(self.open(open)),
-            Ok(SessionEntry::Command(header, _)) => self.command(&header, false).map(|()| Happened::Nothing),
-            Ok(SessionEntry::Skip(header)) => self.command(&header, true).map(|()| Happened::Nothing),
-            Ok(SessionEntry::Close(close)) => Ok(self.end(close.session, EndReason::Closed)),
-            Ok(SessionEntry::Expire(expire)) => {
-                Ok(self.expire(expire.session, expire.decided_in, entry.id.term))
+        self.put_out();
+        happened.passed = self.resources.take_passed();
+        Ok(happened)
+    }
+
+    fn apply_decoded(
+        &mut self,
+        moment: Moment,
+        entry: SessionEntry,
+    ) -> Result<Option<(SessionId, EndReason)>, Broken> {
+        match entry {
+            SessionEntry::Open(open) => Ok(self.open(moment, open)),
+            SessionEntry::Command(header, _) => self.command(moment, &header, false).map(|()| None),
+            SessionEntry::Skip(header) => self.command(moment, &header, true).map(|()| None),
+            SessionEntry::Close(close) => Ok(self.end(moment, close.session, EndReason::Closed)),
+            SessionEntry::Expire(expire) if expire.decided_in == moment.term => {
+                Ok(self.end(moment, expire.session, EndReason::Expired))
             }
-            Ok(SessionEntry::Acknowledge(list)) => {
+            SessionEntry::Acknowledge(list) => {
+                self.marks.extend((!list.is_empty()).then_some(Mark::AcknowledgeFolded));
                 for acknowledged in list {
                     if let Some(twin) = self.sessions.get_mut(&acknowledged.session) {
                         twin.lowest = twin.lowest.max(acknowledged.lowest_unanswered.min(twin.last().next()));
                     }
                 }
-                Ok(Happened::Nothing)
+                Ok(None)
             }
-            Ok(SessionEntry::Time | SessionEntry::RaiseLevel(_)) | Err(_) => Ok(Happened::Nothing),
+            SessionEntry::Overflow(overflow) if overflow.decided_in == moment.term => {
+                if let Some(twin) = self.sessions.get_mut(&overflow.session)
+                    && twin.ended.is_none()
+                    && !std::mem::replace(&mut twin.given_up, true)
+                {
+                    self.marks.push(Mark::OutboxOverflow);
+                }
+                Ok(None)
+            }
+            SessionEntry::Expire(_)
+            | SessionEntry::Overflow(_)
+            | SessionEntry::Time
+            | SessionEntry::RaiseLevel(_) => Ok(None),
         }
     }
 
-    fn open(&mut self, open: Open) -> Happened {
+    /// What was published goes to the sessions that are open and take events.
+    fn put_out(&mut self) {
+        for (to, body) in self.resources.take_published() {
+            for (session, instance) in to {
+                if let Some(twin) = self.sessions.get_mut(&session)
+                    && twin.ended.is_none()
+                    && !twin.given_up
+                {
+                    twin.events.push(Told { index: self.applied, instance, body: body.clone() });
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, moment: Moment, open: Open) -> Option<(SessionId, EndReason)> {
         let mut predecessor = None;
-        let mut ended = Happened::Opened;
+        let mut ended = None;
         if let Some(session) = self.open.get(&open.client).copied() {
             let twin = &self.sessions[&session];
             let retry = twin.attempt == open.attempt && twin.key == open.key;
             if retry || twin.predecessor == Some(open.attempt) {
-                return Happened::Nothing;
+                return None;
             }
             predecessor = Some(twin.attempt);
-            ended = self.end(session, EndReason::TakenOver);
+            ended = self.end(moment, session, EndReason::TakenOver);
         } else if self.open.len() >= self.session_limit {
-            return Happened::Nothing;
+            return None;
         }
         let session = SessionId(self.applied.0);
         self.open.insert(open.client, session);
@@ -179,28 +264,36 @@ impl Model {
             ended: None,
             lowest: Sequence(1),
             effects: Vec::new(),
-            instance: None,
+            events: Vec::new(),
+            given_up: false,
         };
         self.sessions.insert(session, twin);
         ended
     }
 
-    fn expire(&mut self, session: SessionId, decided_in: Term, term: Term) -> Happened {
-        if decided_in == term { self.end(session, EndReason::Expired) } else { Happened::Nothing }
-    }
-
-    fn end(&mut self, session: SessionId, reason: EndReason) -> Happened {
-        match self.sessions.get_mut(&session) {
-            Some(twin) if twin.ended.is_none() => {
-                twin.ended = Some((self.applied, reason));
-                self.open.remove(&twin.client);
-                Happened::Ended(session, reason)
+    fn end(
+        &mut self,
+        moment: Moment,
+        session: SessionId,
+        reason: EndReason,
+    ) -> Option<(SessionId, EndReason)> {
+        let twin = self.sessions.get_mut(&session).filter(|twin| twin.ended.is_none())?;
+        twin.ended = Some((self.applied, reason));
+        self.open.remove(&twin.client);
+        let (held, waited) = self.resources.contends(session);
+        match reason {
+            EndReason::Expired => {
+                self.marks.extend(held.then_some(Mark::ExpiredWhileHolding));
+                self.marks.extend(waited.then_some(Mark::ExpiredWhileWaiting));
             }
-            _ => Happened::Nothing,
+            EndReason::TakenOver => self.marks.extend((held || waited).then_some(Mark::GhostTakenOver)),
+            _ => {}
         }
+        self.resources.session_ended(moment, session);
+        Some((session, reason))
     }
 
-    fn command(&mut self, header: &CommandHeader, skip: bool) -> Check {
+    fn command(&mut self, moment: Moment, header: &CommandHeader, skip: bool) -> Check {
         let (session, sequence) = (header.session, header.sequence);
         let Some(twin) = self.sessions.get_mut(&session).filter(|twin| twin.ended.is_none()) else {
             return Ok(());
@@ -215,13 +308,14 @@ impl Model {
             hold("I8", !self.not_done.contains(&(session, sequence)), || {
                 format!("command {sequence} of session {session} was called not done, now it is done")
             })?;
-            let Some(command) = self.submitted.remove(&(session, sequence)) else {
+            let Some((instance, command)) = self.submitted.remove(&(session, sequence)) else {
                 return Err(Broken {
                     name: "I7",
                     detail: format!("command {sequence} of session {session} was never submitted"),
                 });
             };
-            Some(self.carry_out(session, &command))
+            let who = Who { session, instance, sequence };
+            Some(self.resources.apply(moment, who, &command))
         };
         let index = self.applied;
         if let Some(twin) = self.sessions.get_mut(&session) {
@@ -230,42 +324,16 @@ impl Model {
         Ok(())
     }
 
-    fn carry_out(&mut self, session: SessionId, command: &Command) -> Bytes {
-        let index = self.applied;
-        if matches!(command, Command::Open) {
-            let instance =
-                self.sessions.get_mut(&session).map(|twin| *twin.instance.get_or_insert(InstanceId(index.0)));
-            return Command::opened(instance.unwrap_or_default());
-        }
-        let before = command.key().and_then(|key| self.value(key, index)).cloned();
-        let (after, reply) = command.effect(before.as_ref(), index);
-        if let Some(after) = after {
-            if let Some(key) = command.key() {
-                self.values.entry(key).or_default().push((index, after));
-            } else {
-                let full: Vec<u64> = self.entries(index).map(|(key, _)| key).collect();
-                for key in full {
-                    self.values.entry(key).or_default().push((index, None));
-                }
-            }
-        }
-        reply
-    }
-
-    /// What a key held behind an index.
-    pub(super) fn value(&self, key: u64, index: Index) -> Option<&Stored> {
-        let history = self.values.get(&key)?;
-        let count = history.partition_point(|(at, _)| *at <= index);
-        history.get(count.checked_sub(1)?)?.1.as_ref()
-    }
-
-    /// All that the map held behind an index.
-    pub(super) fn entries(&self, index: Index) -> impl Iterator<Item = (u64, &Stored)> + '_ {
-        self.values.keys().filter_map(move |key| Some((*key, self.value(*key, index)?)))
-    }
-
     /// What a query must answer behind an index.
-    pub(super) fn answer(&self, query: &Query, index: Index) -> Bytes {
-        query.answer(|key| self.value(key, index), || self.entries(index).collect())
+    pub(super) fn answer(&self, instance: InstanceId, query: &Query, index: Index) -> Bytes {
+        self.resources.answer(instance, query, index)
+    }
+
+    /// Somebody who had a lock open behind an index, for each lock that was there.
+    pub(super) fn visitors(&self, index: Index) -> BTreeMap<ResourceId, (SessionId, InstanceId)> {
+        let openings = self.resources.openings(index);
+        let locks = openings.filter(|(resource, ..)| self.lock(*resource).is_some());
+        let open = locks.filter(|(_, session, _)| self.was_open(*session, index));
+        open.map(|(resource, session, instance)| (resource, (session, instance))).collect()
     }
 }

@@ -1,206 +1,171 @@
-//! What users do: commands and queries of a map, as bytes for the wire and as the plain thing they mean.
+//! What users ask: of which resource, as bytes for the wire, and as the plain thing it means.
 
 use std::fmt;
 
-use atomix_collections::map::op;
+use atomix_coordination::lock::op::{Acquire, Cancel, Inspect, Release, Wait};
 use atomix_protocol::envelope::{
-    Envelope, OpenReply, OpenResource, Operation as Header, OperationStatus, Sharing,
+    DeleteReply, DeleteResource, Envelope, OpenReply, OpenResource, Operation as Header, OperationStatus,
+    Sharing,
 };
-use atomix_protocol::{Index, InstanceId, codec};
+use atomix_protocol::{Index, InstanceId, ResourceId, Sequence, codec};
 use atomix_resource::Operation;
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::map_operation::{MapCommand, MapQuery, malformed};
 use super::random::Random;
-use super::settings::Settings;
 
-const PATH: &str = "/sim/map";
-const KIND: &str = "map";
+/// The number of a command that maps and locks have.
+const FIRST: u16 = 1;
 
-/// What a key holds.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Stored {
-    value: Bytes,
-    version: Index,
+/// Where a resource lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// The map.
+    Map,
+    /// A lock.
+    Lock(u64),
 }
 
-impl fmt::Debug for Stored {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}B@{}", self.value.len(), self.version)
+impl Place {
+    fn path(self) -> String {
+        match self {
+            Place::Map => "/sim/map".into(),
+            Place::Lock(number) => format!("/sim/lock/{number}"),
+        }
     }
-}
 
-impl Stored {
-    fn entry(&self) -> op::Entry {
-        op::Entry { value: self.value.clone(), version: self.version }
+    fn kind(self) -> &'static str {
+        match self {
+            Place::Map => "map",
+            Place::Lock(_) => "lock",
+        }
     }
 }
 
 /// A command.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Command {
-    Open,
-    Put(u64, Bytes),
-    PutIfAbsent(u64, Bytes),
-    Replace(u64, Bytes),
-    ReplaceIf(u64, Index, Bytes),
-    Remove(u64),
-    RemoveIf(u64, Index),
-    Clear,
+    Open(Place),
+    /// Deletes what is there; by force even if it is in use.
+    Delete(Place, bool),
+    Map(MapCommand),
+    Lock(LockCommand),
     /// Bytes that are no command at all (M2).
     Garbage(Bytes),
+}
+
+/// A command of a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LockCommand {
+    Acquire(Wait),
+    Release(Index),
+    Cancel(Sequence),
 }
 
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Command::Open => f.write_str("open"),
-            Command::Put(key, value) => write!(f, "put {key} {}B", value.len()),
-            Command::PutIfAbsent(key, value) => write!(f, "put_if_absent {key} {}B", value.len()),
-            Command::Replace(key, value) => write!(f, "replace {key} {}B", value.len()),
-            Command::ReplaceIf(key, version, value) => {
-                write!(f, "replace_if {key}@{version} {}B", value.len())
+            Command::Open(place) => write!(f, "open {place:?}"),
+            Command::Delete(place, force) => {
+                write!(f, "delete {place:?}{}", if *force { " by force" } else { "" })
             }
-            Command::Remove(key) => write!(f, "remove {key}"),
-            Command::RemoveIf(key, version) => write!(f, "remove_if {key}@{version}"),
-            Command::Clear => f.write_str("clear"),
+            Command::Map(command) => command.fmt(f),
+            Command::Lock(command) => command.fmt(f),
             Command::Garbage(bytes) => write!(f, "garbage {}B", bytes.len()),
         }
     }
 }
 
-/// A query.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Query {
-    Get(u64),
-    Contains(u64),
-    Len,
-    Entries,
-}
-
-fn key_bytes(key: u64) -> Bytes {
-    Bytes::copy_from_slice(&key.to_be_bytes())
-}
-
-fn envelope<O: Operation>(instance: InstanceId, operation: &O) -> Bytes {
+pub(super) fn envelope<O: Operation>(instance: InstanceId, operation: &O) -> Bytes {
     Envelope::Operation(Header { instance, number: O::NUMBER }, codec::to_bytes(operation)).encode()
 }
 
 /// The bytes of a reply, typed by the operation that it answers.
-fn reply<O: Operation>(reply: O::Reply) -> Bytes {
+pub(super) fn reply<O: Operation>(reply: O::Reply) -> Bytes {
     codec::to_bytes(&(OperationStatus::Ok, reply))
 }
 
+/// What a reply of that operation says; `None` if it says that it was refused.
+pub(super) fn read_reply<O: Operation>(body: &Bytes) -> Option<O::Reply> {
+    let (status, reply) = codec::from_bytes::<(OperationStatus, O::Reply)>(body).ok()?;
+    (status == OperationStatus::Ok).then_some(reply)
+}
+
+/// Whether a reply says that the resource was deleted.
+pub(super) fn says_deleted(body: &Bytes) -> bool {
+    codec::from_bytes::<OperationStatus>(body) == Ok(OperationStatus::Deleted)
+}
+
+pub(super) fn deleted() -> Bytes {
+    codec::to_bytes(&OperationStatus::Deleted)
+}
+
+pub(super) fn unknown_instance() -> Bytes {
+    codec::to_bytes(&OperationStatus::UnknownInstance)
+}
+
+/// The reply to an opening.
+pub(super) fn opened(instance: InstanceId, resource: ResourceId) -> Bytes {
+    codec::to_bytes(&OpenReply::Opened { instance, resource })
+}
+
+/// What an opening's reply names.
+pub(super) fn read_opened(body: &Bytes) -> Option<(InstanceId, ResourceId)> {
+    match codec::from_bytes(body) {
+        Ok(OpenReply::Opened { instance, resource }) => Some((instance, resource)),
+        _ => None,
+    }
+}
+
+/// The reply to a deletion.
+pub(super) fn deletion(reply: DeleteReply) -> Bytes {
+    codec::to_bytes(&reply)
+}
+
 impl Command {
-    /// Any of them. `tag` makes its value unlike any other; `hint` is a version that may well be there.
-    pub(super) fn draw(random: &mut Random, settings: &Settings, tag: u64, hint: Index) -> Command {
-        let key = random.below(settings.keys);
-        let size = random.below(settings.value_bytes) as usize;
-        let mut value = BytesMut::with_capacity(8 + size);
-        value.put_u64(tag);
-        value.put_bytes(0, size);
-        let value = value.freeze();
-        let version = Index(hint.0.saturating_sub(random.below(8)));
-        match random.below(40) {
-            0..=15 => Command::Put(key, value),
-            16..=21 => Command::PutIfAbsent(key, value),
-            22..=25 => Command::Replace(key, value),
-            26..=31 => Command::ReplaceIf(key, version, value),
-            32..=35 => Command::Remove(key),
-            36 | 37 => Command::RemoveIf(key, version),
-            38 => Command::Clear,
-            _ => Command::Garbage(Bytes::copy_from_slice(&random.next().to_le_bytes())),
-        }
+    pub(super) fn garbage(random: &mut Random) -> Command {
+        Command::Garbage(Bytes::copy_from_slice(&random.next().to_le_bytes()))
     }
 
     /// The command's body.
     pub(super) fn encode(&self, instance: InstanceId) -> Bytes {
-        match self.clone() {
-            Command::Open => {
+        match self {
+            Command::Open(place) => {
                 let open = OpenResource {
-                    path: PATH.into(),
-                    kind: KIND.into(),
+                    path: place.path(),
+                    kind: place.kind().into(),
                     configuration: Bytes::new(),
                     sharing: Sharing::Shared,
                 };
                 Envelope::Open(open).encode()
             }
-            Command::Put(key, value) => envelope(instance, &op::Put { key: key_bytes(key), value }),
-            Command::PutIfAbsent(key, value) => {
-                envelope(instance, &op::PutIfAbsent { key: key_bytes(key), value })
+            Command::Delete(place, force) => {
+                Envelope::Delete(DeleteResource { path: place.path(), force: *force }).encode()
             }
-            Command::Replace(key, value) => envelope(instance, &op::Replace { key: key_bytes(key), value }),
-            Command::ReplaceIf(key, version, value) => {
-                envelope(instance, &op::ReplaceIf { key: key_bytes(key), version, value })
+            Command::Map(command) => command.encode(instance),
+            Command::Lock(LockCommand::Acquire(wait)) => envelope(instance, &Acquire { wait: *wait }),
+            Command::Lock(LockCommand::Release(token)) => envelope(instance, &Release { token: *token }),
+            Command::Lock(LockCommand::Cancel(contender)) => {
+                envelope(instance, &Cancel { contender: *contender })
             }
-            Command::Remove(key) => envelope(instance, &op::Remove { key: key_bytes(key) }),
-            Command::RemoveIf(key, version) => {
-                envelope(instance, &op::RemoveIf { key: key_bytes(key), version })
-            }
-            Command::Clear => envelope(instance, &op::Clear),
-            // Operation 1 exists; this is no body of it.
             Command::Garbage(bytes) => {
-                Envelope::Operation(Header { instance, number: op::Put::NUMBER }, garbled(&bytes)).encode()
+                Envelope::Operation(Header { instance, number: FIRST }, garbled(bytes)).encode()
             }
         }
     }
 
-    /// The key that it is about; `None` for all or none.
-    pub(super) fn key(&self) -> Option<u64> {
-        match self {
-            Command::Put(key, _)
-            | Command::PutIfAbsent(key, _)
-            | Command::Replace(key, _)
-            | Command::ReplaceIf(key, ..)
-            | Command::Remove(key)
-            | Command::RemoveIf(key, _) => Some(*key),
-            Command::Open | Command::Clear | Command::Garbage(_) => None,
-        }
+    /// The invariant that a wrong reply breaks.
+    pub(super) fn invariant(&self) -> &'static str {
+        if let Command::Lock(_) = self { "I12" } else { "I7" }
     }
 
-    /// The reply to an opening.
-    pub(super) fn opened(instance: InstanceId) -> Bytes {
-        codec::to_bytes(&OpenReply::Opened(instance))
-    }
-
-    /// The instance that an opening's reply names.
-    pub(super) fn instance(body: &Bytes) -> Option<InstanceId> {
-        match codec::from_bytes(body) {
-            Ok(OpenReply::Opened(instance)) => Some(instance),
-            _ => None,
-        }
-    }
-
-    /// What becomes of what its key held (`None` for no change; for all keys if it has none), and the reply.
-    pub(super) fn effect(&self, before: Option<&Stored>, index: Index) -> (Option<Option<Stored>>, Bytes) {
-        let entry = before.map(Stored::entry);
-        let store = |value: &Bytes| Some(Some(Stored { value: value.clone(), version: index }));
-        match self {
-            Command::Put(_, value) => (store(value), reply::<op::Put>(Ok(entry))),
-            Command::PutIfAbsent(_, value) => {
-                let change = if before.is_none() { store(value) } else { None };
-                (change, reply::<op::PutIfAbsent>(Ok(entry)))
-            }
-            Command::Replace(_, value) => {
-                let change = if before.is_some() { store(value) } else { None };
-                (change, reply::<op::Replace>(entry))
-            }
-            Command::ReplaceIf(_, version, value) => {
-                let matches = before.is_some_and(|stored| stored.version == *version);
-                (if matches { store(value) } else { None }, reply::<op::ReplaceIf>(matches))
-            }
-            Command::Remove(_) => (before.map(|_| None), reply::<op::Remove>(entry)),
-            Command::RemoveIf(_, version) => {
-                let matches = before.is_some_and(|stored| stored.version == *version);
-                (if matches { Some(None) } else { None }, reply::<op::RemoveIf>(matches))
-            }
-            Command::Clear => (Some(None), reply::<op::Clear>(())),
-            Command::Garbage(_) => (None, codec::to_bytes(&OperationStatus::Malformed)),
-            Command::Open => unreachable!("an opening is no operation of a map"),
-        }
+    /// The reply if it is no command at all.
+    pub(super) fn refusal(&self) -> Option<Bytes> {
+        matches!(self, Command::Garbage(_)).then(malformed)
     }
 }
 
-/// A body that claims more bytes than it has.
+/// The body of no command: neither a key of so many bytes nor a way to wait.
 fn garbled(bytes: &Bytes) -> Bytes {
     let mut body = BytesMut::with_capacity(bytes.len() + 1);
     body.put_u8(0x7F);
@@ -208,41 +173,23 @@ fn garbled(bytes: &Bytes) -> Bytes {
     body.freeze()
 }
 
-impl Query {
-    pub(super) fn draw(random: &mut Random, settings: &Settings) -> Query {
-        let key = random.below(settings.keys);
-        match random.below(10) {
-            0..=5 => Query::Get(key),
-            6 | 7 => Query::Contains(key),
-            8 => Query::Len,
-            _ => Query::Entries,
-        }
-    }
+/// A query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Query {
+    Map(MapQuery),
+    Inspect,
+}
 
+impl Query {
     pub(super) fn encode(&self, instance: InstanceId) -> Bytes {
         match self {
-            Query::Get(key) => envelope(instance, &op::Get { key: key_bytes(*key) }),
-            Query::Contains(key) => envelope(instance, &op::ContainsKey { key: key_bytes(*key) }),
-            Query::Len => envelope(instance, &op::Len),
-            Query::Entries => envelope(instance, &op::Entries { after: None }),
+            Query::Map(query) => query.encode(instance),
+            Query::Inspect => envelope(instance, &Inspect),
         }
     }
 
-    /// The answer, given what a key and what all keys held.
-    pub(super) fn answer<'a>(
-        &self,
-        held: impl Fn(u64) -> Option<&'a Stored>,
-        all: impl Fn() -> Vec<(u64, &'a Stored)>,
-    ) -> Bytes {
-        match self {
-            Query::Get(key) => reply::<op::Get>(held(*key).map(Stored::entry)),
-            Query::Contains(key) => reply::<op::ContainsKey>(held(*key).is_some()),
-            Query::Len => reply::<op::Len>(all().len() as u64),
-            Query::Entries => {
-                let entries =
-                    all().into_iter().map(|(key, stored)| (key_bytes(key), stored.entry())).collect();
-                reply::<op::Entries>(op::Page { entries, more: false })
-            }
-        }
+    /// The invariant that a wrong answer breaks.
+    pub(super) fn invariant(&self) -> &'static str {
+        if let Query::Inspect = self { "I12" } else { "I9" }
     }
 }

@@ -6,8 +6,11 @@ use atomix_protocol::client::Consistency;
 
 use super::checker::{Check, hold, id_of};
 use super::faults::Class;
+use super::inspect;
 use super::loss::Loss;
-use super::operation::{Command, Query};
+use super::map_operation::{MapCommand, MapQuery};
+use super::operation::{Command, Place, Query};
+use super::server::Machine;
 use super::settings::{MILLISECOND, SECOND, Time};
 use super::world::{Event, World};
 use super::{Options, Profile};
@@ -27,6 +30,7 @@ impl World {
         let enough = options.events;
         self.run(self.now + LONGEST, |world| world.events >= enough)?;
         self.expect_quiet()?;
+        self.expect_events()?;
         self.expect_equal()?;
         self.scan(self.settings.clients)?;
         self.cut_power_everywhere()?;
@@ -36,7 +40,9 @@ impl World {
             self.scan(self.settings.clients + 1)?;
         }
         self.expect_sessions_gone()?;
+        self.expect_nothing_left()?;
         self.expect_equal()?;
+        self.expect_no_watches()?;
         self.proposals.scan(&self.checker.ledger)
     }
 
@@ -106,19 +112,25 @@ impl World {
             let none = self.run(latest, |world| world.model.open_sessions().next().is_none())?;
             hold("S7", none, || "sessions of clients that are gone do not expire".into())?;
         }
-        self.clients[client].active = true;
         self.start_client(client)?;
-        let ready = self.run(deadline, |world| world.clients[client].is_ready())?;
-        hold("L2", ready, || {
-            format!("a fresh client does nothing: {:?}; {}", self.clients[client].session(), self.describe())
-        })?;
-        self.clients[client].active = false;
+        self.expect_ready(client, deadline)?;
         let local = self.clients[client].clock.read(self.now);
         let (user, mut shared) = self.client_and_shared(client);
-        user.submit(local, Command::Put(0, bytes::Bytes::from_static(b"fresh")), None, &mut shared);
+        let fresh = Command::Map(MapCommand::Put(0, bytes::Bytes::from_static(b"fresh")));
+        user.submit(local, fresh, None, false, &mut shared);
         self.drain_client(client)?;
         let done = self.run(deadline, |world| world.clients[client].outstanding() == 0)?;
         hold("L2", done, || format!("a fresh command does not commit: {}", self.describe()))
+    }
+
+    /// A client has everything open that it wants to use.
+    fn expect_ready(&mut self, client: usize, deadline: Time) -> Check {
+        self.clients[client].active = true;
+        let ready = self.run(deadline, |world| world.clients[client].is_ready(&world.settings))?;
+        self.clients[client].active = false;
+        hold("L2", ready, || {
+            format!("a fresh client does nothing: {:?}; {}", self.clients[client].session(), self.describe())
+        })
     }
 
     /// L4: everything that was asked ends.
@@ -134,6 +146,63 @@ impl World {
                 self.clients.iter().map(|client| (client.number, client.outstanding())).collect();
             format!("operations do not end: {waiting:?}; {}", self.describe())
         })
+    }
+
+    /// I11: whoever is alive is told everything, and is not given up in silence.
+    fn expect_events(&mut self) -> Check {
+        let deadline = self.now + 20 * self.election() + self.session_end() + self.slack();
+        let told = self
+            .run(deadline, |world| world.clients.iter().all(|client| client.has_all_events(&world.model)))?;
+        hold("I11", told, || {
+            let missing: Vec<_> =
+                self.clients.iter().filter_map(|client| client.missing(&self.model)).collect();
+            format!(
+                "events do not arrive (session, instance, how many did): {missing:?}; {}",
+                self.describe()
+            )
+        })
+    }
+
+    /// Everybody leaves, in good order or not: no lock is held or waited for, nothing is watched.
+    fn expect_nothing_left(&mut self) -> Check {
+        if self.profile == Profile::Core {
+            return Ok(());
+        }
+        let in_order = self.randoms.side.chance(0.7);
+        for client in 0..self.clients.len() {
+            if in_order {
+                let local = self.clients[client].clock.read(self.now);
+                self.clients[client].close(local);
+                self.drain_client(client)?;
+            } else {
+                self.stop_client(client);
+            }
+        }
+        let deadline = self.now + self.session_end() + self.slack();
+        let gone = self.run(deadline, |world| world.model.open_sessions().next().is_none())?;
+        hold("S7", gone, || {
+            let open: Vec<_> = self.model.open_sessions().map(|(_, session)| session).collect();
+            format!("nobody is there any more, and {open:?} stay open; {}", self.describe())
+        })?;
+        let left = self.model.resources.left();
+        hold("I12", left.is_empty(), || {
+            format!("nobody is there any more, and something is left: {left:?}")
+        })?;
+        Ok(())
+    }
+
+    /// Nor has any server.
+    fn expect_no_watches(&self) -> Check {
+        for server in self.servers.iter().filter(|server| !server.wiped) {
+            let Some(Machine::Full(engine)) = server.process.as_ref().map(|process| &process.machine) else {
+                continue;
+            };
+            let watches = inspect::watches(engine);
+            hold("I11", watches == 0, || {
+                format!("nobody is there any more, and server {} has {watches} watches", id_of(server.number))
+            })?;
+        }
+        Ok(())
     }
 
     fn session_end(&self) -> Time {
@@ -173,12 +242,16 @@ impl World {
             return self.proposals.scan(&self.checker.ledger);
         }
         let deadline = self.now + 20 * self.election() + self.slack();
-        let queries = (0..self.settings.keys).map(Query::Get).chain([Query::Len, Query::Entries]);
-        for query in queries {
+        // Something that it had open may have been deleted late.
+        self.expect_ready(client, deadline)?;
+        let keys = (0..self.settings.keys).map(MapQuery::Get).chain([MapQuery::Len, MapQuery::Entries]);
+        let locks = (0..self.settings.demand.locks).map(|lock| (Place::Lock(lock), Query::Inspect));
+        let map = keys.map(|query| (Place::Map, Query::Map(query)));
+        for (place, query) in map.chain(locks) {
             let local = self.clients[client].clock.read(self.now);
             let (user, mut shared) = self.client_and_shared(client);
             let read = shared.coverage.reads;
-            let taken = user.ask(local, query, Consistency::Linearizable, None, &mut shared);
+            let taken = user.ask(local, place, query, Consistency::Linearizable, None, &mut shared);
             hold("L2", taken, || "the scan can't ask".into())?;
             self.drain_client(client)?;
             self.run(deadline, |world| world.clients[client].outstanding() == 0)?;

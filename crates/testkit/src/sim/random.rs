@@ -16,6 +16,11 @@ pub(super) enum Component {
     Clock,
     Fault,
     Boot,
+    Demand,
+    Contender,
+    Watcher,
+    Guarded,
+    Side,
 }
 
 /// Mixes two numbers into one that looks like neither (the finaliser of SplitMix64).

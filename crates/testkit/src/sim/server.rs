@@ -161,6 +161,7 @@ impl Server {
         options.session_timeouts = (Duration::from_millis(200), Duration::from_secs(60));
         options.sessions = settings.server_sessions;
         options.window = settings.server_window;
+        (options.outbox_events, options.outbox_bytes) = settings.demand.outbox;
         options.command_bytes = settings.command_bytes;
         options.snapshot_log_bytes = settings.snapshot_log_bytes;
         options.fresh_incarnation = Incarnation(self.boot.token());
@@ -175,7 +176,7 @@ impl Server {
             snapshot: found.recovered.snapshot.zip(found.snapshot),
             entries: found.entries,
         };
-        let registry = Registry::new().with::<MapState>();
+        let registry = atomix_coordination::register(Registry::new().with::<MapState>());
         Engine::new(options, recovered, Box::new(registry), now).map_err(|error| error.to_string())
     }
 

@@ -11,7 +11,7 @@ pub(super) type Time = u64;
 pub(super) const MILLISECOND: Time = 1_000;
 pub(super) const SECOND: Time = 1_000_000;
 
-/// Bound on the drift of two clocks against each other, as the cores under test assume it (ρ).
+/// Bound on how much faster or slower than real time a clock runs, as the cores under test assume it (ρ).
 pub(super) const DRIFT: f64 = 0.05;
 
 /// The parameters of one run.
@@ -51,6 +51,72 @@ pub(super) struct Settings {
     pub(super) batch: Time,
     /// Extra bytes in the core profile's snapshots.
     pub(super) padding: usize,
+    /// What users want.
+    pub(super) demand: Demand,
+}
+
+/// What one user does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Role {
+    /// Writes and reads the map.
+    pub(super) writes: bool,
+    /// Wants locks.
+    pub(super) contends: bool,
+    /// Watches the map.
+    pub(super) watches: bool,
+    /// Takes what it watches slowly out of a small queue.
+    pub(super) slow: bool,
+}
+
+/// What users want of resources, and what servers grant them. Drawn from a stream of its own.
+#[derive(Clone, Debug)]
+pub(super) struct Demand {
+    /// By client.
+    pub(super) roles: Vec<Role>,
+    pub(super) locks: u64,
+    /// Mean time for which a lock is held.
+    pub(super) hold: Time,
+    /// Longest wait for a lock that has a limit.
+    pub(super) wait: Time,
+    /// Probability that a user deletes something instead of using it.
+    pub(super) deletes: f64,
+    /// Nobody is killed or paused, and sessions outlast every outage.
+    pub(super) calm: bool,
+    /// Most events, and bytes of them, that a session may leave unacknowledged.
+    pub(super) outbox: (u64, u64),
+}
+
+impl Demand {
+    fn draw(seed: u64, clients: usize, session: Time) -> Demand {
+        let mut r = Random::stream(seed, Component::Demand, 0);
+        let calm = r.chance(0.4);
+        let role = |r: &mut Random| {
+            let kind = r.below(20);
+            Role {
+                writes: matches!(kind, 0..=5 | 15..),
+                contends: matches!(kind, 6..=11 | 15..),
+                watches: matches!(kind, 12..),
+                slow: r.chance(0.3),
+            }
+        };
+        let outbox =
+            [(10_000, 16 << 20), (10_000, 16 << 20), (200, 16 << 20), (10_000, 4 << 10), (12, 1 << 20)];
+        Demand {
+            roles: (0..clients).map(|_| role(&mut r)).collect(),
+            locks: r.range(1, 2),
+            hold: r.scale(20 * MILLISECOND, 2 * session),
+            wait: r.scale(50 * MILLISECOND, 3 * session),
+            deletes: r.pick(&[0.0, 0.0, 0.0, 0.01]).unwrap_or(0.0),
+            calm,
+            outbox: r.pick(&outbox).unwrap_or(outbox[0]),
+        }
+    }
+
+    /// One who comes when all is healed has a look at everything, and is told nothing for which it could be given up.
+    pub(super) fn role(&self, client: usize) -> Role {
+        let visitor = Role { writes: true, contends: true, watches: false, slow: false };
+        self.roles.get(client).copied().unwrap_or(visitor)
+    }
 }
 
 impl Settings {
@@ -70,9 +136,13 @@ impl Settings {
         let session = r.scale(200, 3_000) * MILLISECOND;
         let largest_segment = if r.chance(0.5) { 16 << 10 } else { 1 << 20 };
         let client_window = r.pick(&[2, 4, 16, 1_024]).unwrap_or(16);
+        let clients = if profile == Profile::Full { r.range(1, 6) as usize } else { 0 };
+        let demand = Demand::draw(seed, clients, session);
+        let calm = demand.calm && profile == Profile::Full;
+        let shortest_session = if calm { session.max(2_500 * MILLISECOND) } else { session };
         Settings {
             servers,
-            clients: if profile == Profile::Full { r.range(1, 6) as usize } else { 0 },
+            clients,
             heartbeat: Duration::from_micros(heartbeat),
             election_timeout: (Duration::from_micros(shortest), Duration::from_micros(longest)),
             append_bytes,
@@ -85,7 +155,7 @@ impl Settings {
             server_window: 64 + client_window,
             command_bytes: r.pick(&[1 << 20, 1 << 20, 600]).unwrap_or(1 << 20) as usize,
             client_window,
-            session_timeout: (session, session * r.range(1, 3)),
+            session_timeout: (shortest_session, shortest_session * r.range(1, 3)),
             read_wait: Duration::from_micros(r.scale(100, 3_000) * MILLISECOND),
             handshake_timeout: Duration::from_micros(r.range(300, 2_000) * MILLISECOND),
             think: r.scale(20, 250) * MILLISECOND,
@@ -97,6 +167,7 @@ impl Settings {
             disk_latency: (r.range(20, 200), r.scale(50, 4_000)),
             batch: r.pick(&[0, 0, 100, 1_000]).unwrap_or(0),
             padding: r.pick(&[0, 0, 3_000, 20_000]).unwrap_or(0) as usize,
+            demand,
         }
     }
 

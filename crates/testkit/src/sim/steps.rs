@@ -1,8 +1,9 @@
 //! How servers step: inputs in, outputs carried out, and every invariant looked at.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
-use atomix_engine::{Input as EngineInput, Notice, Output};
+use atomix_engine::{Engine, Input as EngineInput, Notice, Output};
 use atomix_protocol::client::EndReason;
 use atomix_protocol::codec::Frame;
 use atomix_protocol::{Address, Index, LinkId};
@@ -13,7 +14,8 @@ use super::bare::Emitted;
 use super::checker::{Broken, Check, hold, id_of};
 use super::coverage::Mark;
 use super::disk::Job;
-use super::model::Happened;
+use super::faults::Class;
+use super::inspect;
 use super::network::{Node, Reach, Told};
 use super::server::{Input, Machine, server_at};
 use super::settings::MILLISECOND;
@@ -23,6 +25,8 @@ use super::world::{Event, World};
 /// Frames of these kinds are read by the checkers on their way: replies that promise something durable.
 const VOTE_REPLY: u8 = 19;
 const APPEND_REPLY: u8 = 21;
+/// Events to a client.
+const EVENT: u8 = 56;
 /// States of servers are compared at every index that another server was seen at, and where the index is a multiple of this.
 const SAMPLE: u64 = 8;
 const SPINS: u32 = 2_000;
@@ -152,6 +156,15 @@ impl World {
         {
             self.checker.sent(server, to, &message)?;
         }
+        if frame.first() == Some(&EVENT)
+            && self.faults_on
+            && self.swarm.duplicates > 0.0
+            && self.randoms.message.chance(self.swarm.duplicates)
+        {
+            // A leader that does not know whether they arrived (E4).
+            self.coverage.fault(Class::N2);
+            self.send_frame(server, link, frame.clone());
+        }
         self.send_frame(server, link, frame);
         Ok(())
     }
@@ -166,7 +179,12 @@ impl World {
         self.trace.change(self.now, || format!("server {} {notice:?}", id_of(server)));
         match notice {
             Notice::SnapshotInstalled(_) => self.coverage.mark(Mark::SnapshotInstalled, 1),
-            Notice::Role { term, .. } => self.note(term.0),
+            Notice::Role { role, term, .. } => {
+                self.note(term.0);
+                if *role == atomix_raft::Role::Leader {
+                    self.usurped();
+                }
+            }
             _ => {}
         }
     }
@@ -179,6 +197,7 @@ impl World {
         if let Task::Write(token, batch) = &task {
             self.checker.issued(server, *token, batch)?;
             self.take_checker_marks();
+            self.may_usurp(server, batch);
         }
         let Some(process) = self.servers[server].process.as_mut() else { return Ok(()) };
         let lane = process.threads.push(task);
@@ -315,13 +334,20 @@ impl World {
                 self.model.skip(next);
                 continue;
             }
-            if let Happened::Ended(session, reason) = self.model.apply(&committed.entry)? {
+            let happened = self.model.apply(&committed.entry)?;
+            if let Some((session, reason)) = happened.ended {
                 self.trace.change(self.now, || format!("session {session} ended: {reason:?}"));
                 self.coverage.mark(Mark::SessionExpired, u64::from(reason == EndReason::Expired));
+            }
+            if happened.ended.is_some() || happened.passed {
                 for client in &self.clients {
-                    client.check_ended(self.now, session, reason)?;
+                    client.check_promises(self.now, &self.model)?;
                 }
             }
+        }
+        for mark in self.model.take_marks() {
+            self.trace.change(self.now, || mark.as_str().into());
+            self.coverage.mark(mark, 1);
         }
         Ok(())
     }
@@ -348,20 +374,28 @@ impl World {
                 })?;
                 bare.state()
             }
-            Machine::Full(engine) => {
-                let table = engine.table();
-                let open = self.model.count_open(applied);
-                let same = table.len() == open
-                    && table.sessions().all(|(session, _)| self.model.was_open(session, applied));
-                hold("I7", same, || {
-                    let sessions: Vec<_> = table.sessions().map(|(session, _)| session).collect();
-                    format!("server {} at {applied} has sessions {sessions:?} open", id_of(server))
-                })?;
-                digest(engine)
-            }
+            Machine::Full(engine) => digest(engine),
         };
         self.coverage.digests += u64::from(self.checker.state(server, applied, digest)?);
-        Ok(())
+        match &process.machine {
+            Machine::Core(_) => Ok(()),
+            Machine::Full(engine) => {
+                self.compare_sessions(server, engine, applied)?;
+                inspect::locks(server, engine, applied, &self.model)
+            }
+        }
+    }
+
+    /// I7, I21: a server has those sessions open that the log says, no more and no fewer.
+    fn compare_sessions(&self, server: Node, engine: &Engine, applied: Index) -> Check {
+        let place = || {
+            let sessions: Vec<_> = engine.table().sessions().map(|(session, _)| session).collect();
+            format!("server {} at {applied} has sessions {sessions:?} open", id_of(server))
+        };
+        let found: BTreeSet<_> = engine.table().sessions().map(|(session, _)| session).collect();
+        let expected: BTreeSet<_> = self.model.open_at(applied).collect();
+        hold("I21", found.is_superset(&expected), || format!("{}, of {expected:?}", place()))?;
+        hold("I7", found == expected, || format!("{}, must be {expected:?}", place()))
     }
 }
 
@@ -392,12 +426,13 @@ impl World {
             coverage.mark(Mark::RetryAfterRestart, now.retries_after_restart - was.retries_after_restart);
             coverage.mark(Mark::RetryAfterSnapshot, now.retries_after_snapshot - was.retries_after_snapshot);
             coverage.mark(Mark::DeposedWithRequests, now.deposed_in_flight - was.deposed_in_flight);
+            coverage.mark(Mark::EventResent, now.events_resent - was.events_resent);
         }
     }
 }
 
 /// A hash of everything replicated.
-fn digest(engine: &atomix_engine::Engine) -> u64 {
+fn digest(engine: &Engine) -> u64 {
     struct Hasher(u32, u64);
     impl Write for Hasher {
         fn write(&mut self, data: &[u8]) -> io::Result<usize> {

@@ -4,9 +4,12 @@ use atomix_protocol::LinkId;
 use atomix_session::core::{Input, Output};
 
 use super::checker::{Check, hold};
+use super::contender::Guard;
+use super::coverage::Mark;
+use super::model;
 use super::network::Told;
 use super::server::address_of;
-use super::settings::Time;
+use super::settings::{MILLISECOND, Time};
 use super::world::{Event, World};
 
 const SPINS: u32 = 2_000;
@@ -76,7 +79,13 @@ impl World {
         }
         self.settle_network();
         self.set_client_timer(number);
-        Ok(())
+        let client = &mut self.clients[number];
+        if let Some(core) = &client.core {
+            let deduplicated = core.events_deduplicated();
+            self.coverage.mark(Mark::EventDeduplicated, deduplicated - client.deduplicated);
+            client.deduplicated = deduplicated;
+        }
+        self.clients[number].check_promises(self.now, &self.model)
     }
 
     fn carry_out_client(&mut self, number: usize, output: Output) -> Check {
@@ -96,9 +105,13 @@ impl World {
             }
             _ => {}
         }
+        let now = self.clients[number].clock.read(self.now);
         let (client, mut shared) = self.client_and_shared(number);
         match output {
-            Output::Completed(sequence, result) => client.completed(sequence, &result, &mut shared),
+            Output::Completed(sequence, result) => client.completed(now, sequence, &result, &mut shared),
+            Output::Event { instance, index, body } => {
+                client.event(now, model::Told { index, instance, body }, &mut shared)
+            }
             Output::Answered(query, result) => client.answered(query, &result, &mut shared),
             Output::Opened(session) => {
                 self.trace.change(self.now, || format!("client {number} opened session {session}"));
@@ -157,7 +170,7 @@ impl World {
     /// The user does something, and will again.
     pub(super) fn on_think(&mut self, number: usize, epoch: u32) -> Check {
         let client = &mut self.clients[number];
-        if client.epoch != epoch || client.core.is_none() {
+        if client.epoch != epoch || client.core.is_none() || client.retired {
             return Ok(());
         }
         let wait = client.think(&self.settings);
@@ -174,8 +187,30 @@ impl World {
         let local = client.clock.read(self.now);
         let (client, mut shared) = self.client_and_shared(number);
         client.act(local, &mut shared)?;
+        let writes = std::mem::take(&mut client.writes);
         self.after(wait, Event::Think { client: number, epoch });
+        for guard in writes {
+            self.write_later(guard);
+        }
         self.drain_client(number)
+    }
+
+    /// A holder writes to what its lock guards. Some of that is under way for long.
+    fn write_later(&mut self, guard: Guard) {
+        let random = &mut self.randoms.guarded;
+        let wait = if random.chance(0.7) {
+            random.exponential(5 * MILLISECOND)
+        } else {
+            random.below(2 * self.settings.session_timeout.1)
+        };
+        self.after(wait, Event::Write(guard));
+    }
+
+    /// A paused client goes on.
+    pub(super) fn wake_client(&mut self, number: usize) -> Check {
+        let overslept = self.clients[number].has_overslept(&self.model);
+        self.coverage.mark(Mark::HolderOverslept, u64::from(overslept));
+        self.step_client(number)
     }
 }
 

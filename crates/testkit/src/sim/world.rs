@@ -10,9 +10,11 @@ use atomix_raft::Role;
 use super::checker::{Broken, Check, Checker};
 use super::client::{Client, Shared};
 use super::clock::Clock;
+use super::contender::Guard;
 use super::coverage::Coverage;
 use super::disk::Job;
 use super::faults::{Class, Generator, Swarm};
+use super::guarded::Guarded;
 use super::inject::Ending;
 use super::model::Model;
 use super::network::{ConnectionId, Network, Node, Reach, Signal};
@@ -57,6 +59,10 @@ pub(super) enum Event {
     Boot(Node),
     /// A client's process comes up, unless something else happened to it since.
     StartClient { client: usize, epoch: u32 },
+    /// A holder's write reaches what its lock guards.
+    Write(Guard),
+    /// A leader goes in the middle of something.
+    Usurp(Node),
 }
 
 struct Scheduled {
@@ -101,6 +107,7 @@ pub(super) struct World {
     pub(super) checker: Checker,
     pub(super) model: Model,
     pub(super) completed: Index,
+    pub(super) guarded: Guarded,
     pub(super) proposals: Proposals,
     pub(super) coverage: Coverage,
     pub(super) trace: Trace,
@@ -110,6 +117,8 @@ pub(super) struct World {
     /// Servers that hear nobody: since when, in which term and process.
     pub(super) deaf: BTreeMap<Node, (Time, u64, u32)>,
     pub(super) faults_on: bool,
+    /// A leader is going while it ends a session.
+    pub(super) usurping: bool,
     /// Nobody proposes.
     pub(super) quiet: bool,
     pub(super) randoms: Randoms,
@@ -123,23 +132,25 @@ pub(super) struct Randoms {
     pub(super) fault: Random,
     pub(super) message: Random,
     pub(super) workload: Random,
+    pub(super) guarded: Random,
+    pub(super) side: Random,
 }
 
 impl World {
     pub(super) fn new(seed: u64, options: &Options) -> World {
         let profile = options.profile;
         let settings = Settings::draw(seed, profile);
-        let swarm = Swarm::draw(seed, profile, &options.without);
+        let swarm = Swarm::draw(seed, profile, &settings, &options.without);
         let mut clocks = Random::stream(seed, Component::Clock, 0);
         let mut clock = || {
-            let rate = 1.0 - DRIFT / 2.0 + DRIFT * clocks.unit();
+            let rate = 1.0 - DRIFT + 2.0 * DRIFT * clocks.unit();
             let shown = clocks.below(1_000 * SECOND);
             Clock::new(shown, if swarm.has(Class::C2) { rate } else { 1.0 })
         };
         let servers = (0..settings.servers).map(|n| Server::new(seed, n, clock())).collect();
         // One more for the user who comes when all is healed, and one for the last scan.
         let clients = if profile == Profile::Full { settings.clients + 2 } else { 0 };
-        let clients: Vec<Client> = (0..clients).map(|n| Client::new(seed, n, clock())).collect();
+        let clients: Vec<Client> = (0..clients).map(|n| Client::new(seed, n, clock(), &settings)).collect();
         let nodes = settings.servers + clients.len();
         let stream = |component| Random::stream(seed, component, u64::MAX);
         World {
@@ -155,6 +166,7 @@ impl World {
             checker: Checker::new(settings.servers),
             model: Model::new(settings.server_sessions, settings.server_window),
             completed: Index::ZERO,
+            guarded: Guarded::default(),
             proposals: Proposals::new(seed),
             coverage: Coverage::default(),
             trace: Trace::new(options.trace),
@@ -163,6 +175,7 @@ impl World {
             next_ending: 0,
             deaf: BTreeMap::new(),
             faults_on: true,
+            usurping: false,
             quiet: false,
             randoms: Randoms {
                 disk: stream(Component::Disk),
@@ -170,6 +183,8 @@ impl World {
                 fault: stream(Component::Fault),
                 message: stream(Component::Network),
                 workload: stream(Component::Workload),
+                guarded: stream(Component::Guarded),
+                side: stream(Component::Side),
             },
             settings,
             swarm,
@@ -231,6 +246,8 @@ impl World {
                 self.start_client(client)
             }
             Event::StartClient { .. } => Ok(()),
+            Event::Usurp(server) => self.usurp(server),
+            Event::Write(guard) => self.guarded.write(guard, &self.model, &mut self.coverage),
         }
     }
 
@@ -267,6 +284,7 @@ impl World {
             model: &mut self.model,
             coverage: &mut self.coverage,
             completed: &mut self.completed,
+            faults_on: self.faults_on,
         };
         (&mut self.clients[client], shared)
     }
