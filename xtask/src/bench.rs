@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measurements with real server processes of the release build on this machine.
 
 mod failover;
+mod lock;
 mod machine;
 mod write;
 
@@ -15,8 +16,8 @@ use crate::metadata::{Metadata, cargo};
 /// Runs the task.
 pub(crate) fn run(args: &[String]) -> ExitCode {
     let bench = match args {
-        [bench] if ["failover", "write"].contains(&bench.as_str()) => bench.as_str(),
-        _ => return crate::usage("bench takes `failover` or `write`"),
+        [bench] if ["failover", "lock", "write"].contains(&bench.as_str()) => bench.as_str(),
+        _ => return crate::usage("bench takes `failover`, `lock` or `write`"),
     };
     // The client is measured too: it must be of the same build as the servers.
     if cfg!(debug_assertions) {
@@ -42,6 +43,7 @@ async fn measure(bench: &str, executable: &Path) -> Result<bool, String> {
         measured = async {
             match bench {
                 "failover" => failover::run(&mut cluster).await,
+                "lock" => lock::run(&cluster).await,
                 _ => write::run(&cluster).await,
             }
         } => measured,

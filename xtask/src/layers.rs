@@ -58,8 +58,16 @@ pub(crate) enum Purity {
 
 use Purity::{Decider, NoStd};
 
-const FAMILY: Outside =
-    Outside::Only(&["bytes", "imbl", "parking_lot", "postcard", "serde", "thiserror", "tokio"]);
+const FAMILY: Outside = Outside::Only(&[
+    "bytes",
+    "futures-core",
+    "imbl",
+    "parking_lot",
+    "postcard",
+    "serde",
+    "thiserror",
+    "tokio",
+]);
 const DRIVER: Outside = Outside::Driver(&[
     "async-trait",
     "bytes",
@@ -161,6 +169,12 @@ pub(crate) const TABLE: &[Row] = &[
     tool("atomix-testkit", Ours::AllBut(&["atomix", "atomix-cli", "atomix-tests", "xtask"])),
     tool("xtask", Ours::Only(&["atomix", "atomix-cli", "atomix-protocol", "atomix-testkit"])),
     tool("atomix-tests", Ours::AllBut(&[])),
+    tool("example-embedded", Ours::Only(&["atomix"])),
+    tool(
+        "example-lock-client",
+        Ours::Only(&["atomix-client", "atomix-coordination", "atomix-transport-tcp"]),
+    ),
+    tool("example-lock-test", Ours::Only(&["atomix-coordination"])),
 ];
 
 const fn driver(package: &'static str, may_use: &'static [&'static str]) -> Row {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod examples;
 mod fix;
 mod layers;
 mod licences;
@@ -22,7 +23,9 @@ The project's own tasks.
   cargo xtask sim --seeds A..B        simulated clusters, one per seed; --seed N --trace for one
   cargo xtask mutants                 deliberate bugs, each to be caught by its checker
   cargo xtask bad-input               bad input against the real binary, as a table with exit codes and messages
-  cargo xtask bench failover|write    measurements with real processes (release build)
+  cargo xtask examples [--build-time] runs the example crates; --build-time builds the smallest from nothing
+  cargo xtask bench failover|lock|write
+                                      measurements with real processes (release build)
   cargo xtask help                    this text";
 
 fn main() -> ExitCode {
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         "sim" => sim::run(rest),
         "mutants" => mutants::run(rest),
         "bad-input" => bad_input(),
+        "examples" => examples::run(rest),
         "bench" => bench::run(rest),
         "help" | "--help" | "-h" => {
             println!("{HELP}");

@@ -49,6 +49,7 @@ mod inner {
     use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
     use atomix_protocol::mutant::Mutant;
+    use atomix_testkit::directed::{client, resources, server};
     use atomix_testkit::scenario::directed;
     use atomix_testkit::sim::{self, Options, Profile};
 
@@ -57,7 +58,7 @@ mod inner {
     /// So many of them are looked at where none is named: others on another day.
     const ROTATING: usize = 5;
 
-    /// How the checker of the scenarios begins what it says, and the invariant that it means.
+    /// How the checker of the scenarios begins what it says, and the invariant that it means. Others begin with the invariant itself.
     const SCENARIO_CHECKERS: [(&str, &str); 5] = [
         ("election safety", "I1"),
         ("log matching", "I2"),
@@ -105,33 +106,58 @@ mod inner {
 
     /// Where a mutant is looked for, and which checkers may catch it.
     struct Hunt {
-        profile: Profile,
+        /// Among the seeds of a profile.
+        seeds: Option<Profile>,
         checkers: &'static [&'static str],
-        /// A scenario of its own, beside the seeds.
+        /// In a history of its own, beside the seeds or instead of them.
         directed: Option<Scenario>,
     }
 
     fn hunt(mutant: Mutant) -> Hunt {
         use Profile::{Core, Full};
-        let (profile, checkers): (Profile, &[&str]) = match mutant {
-            Mutant::B01 => (Core, &["I3", "I4"]),
-            Mutant::B02 => (Core, &["I6", "I15"]),
-            Mutant::B04 | Mutant::B05 | Mutant::B15 | Mutant::B17 => (Core, &["I4"]),
-            Mutant::B12 => (Core, &["L1", "L7"]),
-            Mutant::B14 => (Core, &["I3", "L1"]),
-            Mutant::B16 => (Core, &["I4", "I5"]),
-            Mutant::B22 => (Core, &["I9"]),
-            Mutant::B25 | Mutant::B26 => (Full, &["I5", "I7"]),
-            Mutant::C06 => (Core, &["I6"]),
-            Mutant::C08 => (Full, &["L4"]),
-            Mutant::C10 => (Full, &["I3", "I4"]),
+        let (seeds, checkers): (Option<Profile>, &[&str]) = match mutant {
+            Mutant::B01 => (Some(Core), &["I3", "I4"]),
+            Mutant::B02 => (Some(Core), &["I6", "I15"]),
+            Mutant::B04 | Mutant::B05 | Mutant::B15 | Mutant::B17 => (Some(Core), &["I4"]),
+            Mutant::B12 => (Some(Core), &["L1", "L7"]),
+            Mutant::B14 => (Some(Core), &["I3", "L1"]),
+            Mutant::B16 => (Some(Core), &["I4", "I5"]),
+            Mutant::B22 => (Some(Core), &["I9"]),
+            Mutant::B25 | Mutant::B26 => (Some(Full), &["I5", "I7"]),
+            Mutant::B27 => (Some(Full), &["I5", "I21"]),
+            Mutant::B28 => (None, &["I5"]),
+            Mutant::B29 => (Some(Full), &["I12"]),
+            Mutant::B30 => (Some(Full), &["I5", "I12"]),
+            Mutant::B31 => (Some(Full), &["I11"]),
+            Mutant::B32 => (Some(Full), &["I10"]),
+            Mutant::C01 | Mutant::C02 | Mutant::C03 => (Some(Full), &["I20"]),
+            Mutant::C04 => (None, &["E3"]),
+            Mutant::C05 => (None, &["E6"]),
+            Mutant::C06 => (Some(Core), &["I6"]),
+            Mutant::C08 => (Some(Full), &["L4"]),
+            Mutant::C10 => (Some(Full), &["I3", "I4"]),
+            Mutant::C11 => (None, &["M1"]),
         };
         let directed: Option<Scenario> = match mutant {
             Mutant::B01 => Some(directed::figure_8),
             Mutant::B16 => Some(directed::commit_bound),
+            Mutant::B28 => Some(server::expired_then_replayed),
+            Mutant::B31 => Some(client::events_sent_again),
+            Mutant::B32 => Some(client::read_from_before_an_event),
+            Mutant::C01 => Some(server::keep_alive_without_a_majority),
+            Mutant::C02 => Some(server::keep_alive_before_the_own_no_op),
+            Mutant::C04 => Some(client::slow_handler),
+            Mutant::C05 => Some(server::retry_of_an_atomic_write),
+            Mutant::C11 => Some(resources::deleted_and_created_again),
             _ => None,
         };
-        Hunt { profile, checkers, directed }
+        Hunt { seeds, checkers, directed }
+    }
+
+    /// The invariant that a history of its own names.
+    fn checker(said: &str) -> &str {
+        let property = SCENARIO_CHECKERS.iter().find(|(property, _)| said.starts_with(property));
+        property.map_or_else(|| said.split(':').next().unwrap_or(said), |(_, name)| name)
     }
 
     /// How a mutant fared.
@@ -181,19 +207,20 @@ mod inner {
         let begin = Instant::now();
         let hunt = hunt(mutant);
         Mutant::activate(Some(mutant));
-        let mut fate = seeds(&hunt, asked);
+        let mut fate = hunt.seeds.map_or_else(Fate::default, |profile| seeds(&hunt, profile, asked));
         if fate.caught.is_none()
             && let Some(scenario) = hunt.directed
             && let Err(said) = scenario()
         {
-            let checker = SCENARIO_CHECKERS.iter().find(|(property, _)| said.starts_with(property));
-            let checker = checker.filter(|(_, name)| hunt.checkers.contains(name));
-            fate.caught = checker.map(|(_, name)| ((*name).to_owned(), None));
+            let checker = checker(&said);
+            fate.caught = hunt.checkers.contains(&checker).then(|| (checker.to_owned(), None));
         }
         Mutant::activate(None);
-        fate.clean = match (&fate.caught, hunt.directed) {
-            (Some((_, Some(seed))), _) => sim::run(*seed, &Options::new(hunt.profile)).violation.is_none(),
-            (Some((_, None)), Some(scenario)) => scenario().is_ok(),
+        fate.clean = match (&fate.caught, hunt.seeds, hunt.directed) {
+            (Some((_, Some(seed))), Some(profile), _) => {
+                sim::run(*seed, &Options::new(profile)).violation.is_none()
+            }
+            (Some((_, None)), _, Some(scenario)) => scenario().is_ok(),
             _ => false,
         };
         fate.took = begin.elapsed();
@@ -201,10 +228,10 @@ mod inner {
     }
 
     /// Seeds one after the other until one is caught.
-    fn seeds(hunt: &Hunt, asked: &Asked) -> Fate {
+    fn seeds(hunt: &Hunt, profile: Profile, asked: &Asked) -> Fate {
         let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
         let fate = Mutex::new(Fate::default());
-        let options = Options::new(hunt.profile);
+        let options = Options::new(profile);
         let work = || {
             while !over.load(Ordering::Relaxed) {
                 let seed = next.fetch_add(1, Ordering::Relaxed);

@@ -126,7 +126,8 @@ async fn write(
 }
 
 /// Microseconds, up to a minute.
-fn histogram() -> Histogram<u64> {
+/// Microseconds, up to a minute.
+pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("the bounds are right")
 }
 

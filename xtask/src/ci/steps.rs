@@ -50,6 +50,7 @@ pub(super) const STEPS: &[Step] = &[
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
         ..step("docs", &["doc", "--no-deps", "--workspace", "--locked"])
     },
+    step("examples", xtask!["examples"]),
     step("sim", xtask!["sim", "--seeds", "0..300"]),
     step("mutants", xtask!["mutants", "--rotating"; "mutants"]),
     step("demo", &["run", "--quiet", "--locked", "--", "demo"]),
