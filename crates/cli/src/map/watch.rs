@@ -6,6 +6,7 @@ use std::str::FromStr;
 use atomix::collections::{MapChange, MapStream, WatchEnd};
 use atomix::{Version, Versioned};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use super::Strings;
 use crate::args::MapWatch;
@@ -37,28 +38,44 @@ pub(super) async fn run(map: &Strings, args: &MapWatch) -> Result<(), Failure> {
         changes = changes.current_first();
     }
     eprintln!("atomix: watching {}", args.path);
-    // On a task of its own: whoever reads may be stuck, and with it the writing.
-    let printing = tokio::spawn(print(changes, args.json));
     tokio::select! {
-        end = printing => end.unwrap_or_else(|error| Err(Failure::new(Exit::Refused, error.to_string()))),
+        end = print(changes, args.json) => end,
         signal = signals::interrupted() => Ok(signal?),
     }
 }
 
 async fn print(mut changes: MapStream<String, String>, json: bool) -> Result<(), Failure> {
-    let mut out = io::stdout();
-    loop {
-        let change = Change::from(changes.next().await?);
+    let (lines, queue) = mpsc::channel(1);
+    // On a thread of its own: whoever reads may be stuck, and with it the writing.
+    let writing = tokio::task::spawn_blocking(|| write(queue));
+    let end = loop {
+        let change = match changes.next().await {
+            Ok(change) => Change::from(change),
+            Err(end) => break Some(end),
+        };
         let line = if json { change.to_json().to_string() } else { change.to_text() };
-        match writeln!(out, "{line}").and_then(|()| out.flush()) {
-            Ok(()) => {}
-            // Whoever read this reads no more.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(error) => {
-                return Err(Failure::new(Exit::Refused, format!("can't write what changed: {error}")));
-            }
+        if lines.send(line).await.is_err() {
+            break None;
         }
+    };
+    drop(lines);
+    match (writing.await, end) {
+        // Whoever read this reads no more.
+        (Ok(Err(error)), _) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        (Ok(Err(error)), _) => Err(Failure::new(Exit::Refused, format!("can't write what changed: {error}"))),
+        (Err(error), _) => Err(Failure::new(Exit::Refused, error.to_string())),
+        (Ok(Ok(())), Some(end)) => Err(end.into()),
+        (Ok(Ok(())), None) => Ok(()),
     }
+}
+
+fn write(mut lines: mpsc::Receiver<String>) -> io::Result<()> {
+    let mut out = io::stdout();
+    while let Some(line) = lines.blocking_recv() {
+        writeln!(out, "{line}")?;
+        out.flush()?;
+    }
+    Ok(())
 }
 
 impl Change {
