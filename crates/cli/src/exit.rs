@@ -1,6 +1,7 @@
 //! How a command ends: exit codes that scripts can rely on, and one line that says what to do.
 
-use std::{fmt, io};
+use std::fmt;
+use std::io::{self, Write};
 
 use atomix::{DirectoryProblem, Error, LockError, MapError, NotDone, ResourceError};
 
@@ -32,6 +33,25 @@ impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         (exit as u8).into()
     }
+}
+
+/// Writes a line to standard output, as `println!` does, and ends the process if that can't be done: quietly if whoever read it reads
+/// no more, else with [`Exit::Refused`] and the reason. What the command has done is done, and its session ends by its timeout.
+macro_rules! say {
+    ($($line:tt)*) => {
+        $crate::exit::print(format_args!($($line)*))
+    };
+}
+pub(crate) use say;
+
+/// See [`say`].
+pub(crate) fn print(line: fmt::Arguments<'_>) {
+    let Err(error) = writeln!(io::stdout(), "{line}") else { return };
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        std::process::exit(Exit::Ok as i32);
+    }
+    eprintln!("atomix: can't write to standard output: {error}");
+    std::process::exit(Exit::Refused as i32);
 }
 
 /// Why a command did not do what it was told.

@@ -4,7 +4,7 @@ use atomix::{Atomix, Deleted};
 
 use crate::args::{Delete, Exists};
 use crate::cluster::until;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, say};
 use crate::session;
 
 /// Runs `atomix delete`.
@@ -50,7 +50,7 @@ pub async fn exists(args: Exists) -> Result<(), Failure> {
     let Exists { path, cluster } = args;
     session::with(&cluster, async |atomix| {
         let kind = atomix.exists(&path).await?.ok_or_else(|| nothing_at(&path))?;
-        println!("{kind}");
+        say!("{kind}");
         Ok(())
     })
     .await

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::args;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, say};
 use crate::table::Table;
 
 /// What one server said, or why it said nothing.
@@ -35,9 +35,9 @@ pub async fn run(args: args::Status) -> Result<(), Failure> {
     }
     answers.extend(ask(&members_not_asked(&answers), args.cluster.timeout).await);
     if args.json {
-        println!("{:#}", json!({ "servers": answers.iter().map(as_json).collect::<Vec<_>>() }));
+        say!("{:#}", json!({ "servers": answers.iter().map(as_json).collect::<Vec<_>>() }));
     } else {
-        print!("{}", as_text(&answers));
+        say!("{}", as_text(&answers).trim_end());
     }
     Ok(())
 }

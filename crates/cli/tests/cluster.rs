@@ -1,5 +1,7 @@
 //! Three servers, and the commands of an operator.
 
+use std::fs::File;
+
 use atomix_cli::cluster::Cluster;
 use rustix::process::Signal;
 
@@ -29,10 +31,31 @@ async fn a_map_and_the_status_of_three_servers() {
     run(&["map", "remove", "/users", "ada", "--cluster", &all]).await.check(1, &["ada"]);
     run(&["map", "put", "not-a-path", "k", "v", "--cluster", &all]).await.check(1, &["not-a-path"]);
 
+    output_that_nobody_takes(&all).await;
     check_status(&all, 3).await;
     clean_end(&mut cluster).await;
     check_status(&all, 2).await;
     cluster.stop().await.expect("stopped");
+}
+
+/// A reader that has gone is no failure; a full disk is, and is said.
+async fn output_that_nobody_takes(all: &str) {
+    for arguments in [
+        &["map", "list", "/users", "--cluster", all][..],
+        &["map", "get", "/users", "grace", "--cluster", all],
+        &["exists", "/users", "--cluster", all],
+        &["status", "--cluster", all],
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let closed = command(arguments).stdout(writer).spawn().expect("the binary starts");
+        let closed = ended(closed).await;
+        closed.check(0, &[]);
+        assert_eq!(closed.err, "", "{arguments:?}");
+        let full = File::options().write(true).open("/dev/full").expect("a device that is always full");
+        let full = command(arguments).stdout(full).spawn().expect("the binary starts");
+        ended(full).await.check(1, &["can't write to standard output"]);
+    }
 }
 
 /// `status` in both forms, with so many servers answering.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::exit::say;
 use crate::table::Table;
 
 /// What the demo prints.
@@ -22,14 +23,14 @@ impl Report {
 
     /// A new part begins.
     pub(super) fn part(&mut self, title: &str) {
-        println!("\n{title}");
+        say!("\n{title}");
         self.step = Instant::now();
     }
 
     /// A step is done; its time is that since the step before.
     pub(super) fn step(&mut self, what: &str) {
         let time = self.step.elapsed();
-        println!("  {:>6.2} s  {what} ({})", self.begin.elapsed().as_secs_f64(), milliseconds(time));
+        say!("  {:>6.2} s  {what} ({})", self.begin.elapsed().as_secs_f64(), milliseconds(time));
         self.step = Instant::now();
     }
 
@@ -37,7 +38,7 @@ impl Report {
     pub(super) fn check(&mut self, what: &str, measured: impl Into<String>, held: bool) {
         let measured = measured.into();
         let verdict = if held { "yes" } else { "NO" };
-        println!("  {:>6.2} s  check: {what}: {measured}: {verdict}", self.begin.elapsed().as_secs_f64());
+        say!("  {:>6.2} s  check: {what}: {measured}: {verdict}", self.begin.elapsed().as_secs_f64());
         self.checks.row([what, measured.as_str(), verdict]);
         self.all_held &= held;
     }
@@ -49,9 +50,9 @@ impl Report {
 
     /// Prints the table.
     pub(super) fn close(&self) {
-        println!("\n{}", self.checks);
+        say!("\n{}", self.checks);
         let verdict = if self.all_held { "every check held" } else { "a check did NOT hold" };
-        println!("{verdict}; {:.1} s; no process and no file is left", self.begin.elapsed().as_secs_f64());
+        say!("{verdict}; {:.1} s; no process and no file is left", self.begin.elapsed().as_secs_f64());
     }
 }
 

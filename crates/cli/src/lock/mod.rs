@@ -7,7 +7,7 @@ use atomix::coordination::Holder;
 use serde_json::{Value, json};
 
 use crate::args::{Lock, LockStatus};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, say};
 use crate::session;
 
 /// Runs the command; the exit code.
@@ -32,7 +32,7 @@ async fn status(args: LockStatus) -> Result<(), Failure> {
         Ok((lock.holder().await?, lock.queue_len().await?))
     })
     .await?;
-    println!("{}", if json { as_json(holder, waiting).to_string() } else { as_text(holder, waiting) });
+    say!("{}", if json { as_json(holder, waiting).to_string() } else { as_text(holder, waiting) });
     Ok(())
 }
 

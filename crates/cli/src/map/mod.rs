@@ -5,7 +5,7 @@ mod watch;
 use atomix::{Atomix, DistributedMap};
 
 use crate::args::{Cluster, Map};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, say};
 use crate::session;
 
 pub use self::watch::{Change, NotAChange};
@@ -36,16 +36,16 @@ async fn operate(atomix: &Atomix, path: &str, args: Map) -> Result<(), Failure> 
     match args {
         Map::Put { key, value, .. } => {
             if let Some(previous) = map.put(&key, &value).await? {
-                println!("{previous}");
+                say!("{previous}");
             }
         }
-        Map::Get { key, .. } => println!("{}", there(map.get(&key).await?, path, &key)?),
-        Map::Remove { key, .. } => println!("{}", there(map.remove(&key).await?, path, &key)?),
+        Map::Get { key, .. } => say!("{}", there(map.get(&key).await?, path, &key)?),
+        Map::Remove { key, .. } => say!("{}", there(map.remove(&key).await?, path, &key)?),
         Map::List { .. } => {
             let mut entries = map.entries().await?;
             entries.sort();
             for (key, value) in entries {
-                println!("{key}\t{value}");
+                say!("{key}\t{value}");
             }
         }
         Map::Watch(args) => watch::run(&map, &args).await?,

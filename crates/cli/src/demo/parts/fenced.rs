@@ -165,7 +165,7 @@ async fn killed(
     let late = Write { token: old.token, text: "late".into() };
     let answer = async { Connection::open(holders.guarded).await?.write(&late).await }.await?;
     report.check(
-        "a late write of the killed holder is refused",
+        "a write with the killed holder's token is refused",
         match answer {
             Answer::Ok => "it was done".to_owned(),
             Answer::Refused(greatest) => format!("{} < {greatest}", old.token),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::report::Report;
 use crate::cluster::Cluster;
 use crate::exit::Failure;
+use crate::exit::say;
 
 /// Longest wait for anything.
 const WAIT: Duration = Duration::from_secs(15);
@@ -23,7 +24,7 @@ pub(super) async fn run(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let servers = cluster.addresses();
-    println!("three servers: {}", servers.join(", "));
+    say!("three servers: {}", servers.join(", "));
     let leader = cluster.leader(WAIT).await?;
     report.step(&format!("the cluster has formed; server {} leads", leader + 1));
     let users = every_server::run(executable, &servers, report).await?;
