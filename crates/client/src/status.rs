@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use atomix_protocol::client::{ClientRequest, ClientResponse};
 use atomix_protocol::codec::Frame;
-use atomix_protocol::handshake::{FEATURE_LEVEL, Hello, MAGIC, Role, VERSIONS};
+use atomix_protocol::handshake::Hello;
 use atomix_protocol::status::Status;
-use atomix_protocol::{Address, BootNonce, GroupId, Incarnation};
+use atomix_protocol::{Address, BootNonce, GroupId};
 use atomix_transport::{Connection, Transport};
 use tokio::time::timeout;
 
@@ -62,15 +62,5 @@ async fn send(connection: &mut Connection, frame: &Frame) -> Result<(), String> 
 }
 
 fn hello() -> Hello {
-    Hello {
-        magic: MAGIC,
-        versions: VERSIONS,
-        role: Role::Client,
-        cluster: None,
-        group: GroupId::DEFAULT,
-        server: None,
-        incarnation: Incarnation(0),
-        boot_nonce: BootNonce(0),
-        feature_level: FEATURE_LEVEL,
-    }
+    Hello::of_client(None, BootNonce(0))
 }

@@ -49,6 +49,24 @@ pub struct Hello {
     pub feature_level: u32,
 }
 
+impl Hello {
+    /// What a client of this version says. `cluster` is the one that it means, if it knows one yet.
+    #[must_use]
+    pub const fn of_client(cluster: Option<ClusterId>, boot_nonce: BootNonce) -> Self {
+        Hello {
+            magic: MAGIC,
+            versions: VERSIONS,
+            role: Role::Client,
+            cluster,
+            group: GroupId::DEFAULT,
+            server: None,
+            incarnation: Incarnation(0),
+            boot_nonce,
+            feature_level: FEATURE_LEVEL,
+        }
+    }
+}
+
 /// The answer that ends a handshake without a connection. Sent in place of a [`Hello`], then the link is closed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use atomix_cli::cluster::{free_addresses, until};
 use atomix_protocol::codec::Frame;
-use atomix_protocol::handshake::{FEATURE_LEVEL, Hello, MAGIC, Role, VERSIONS};
-use atomix_protocol::{BootNonce, ClusterId, GroupId, Incarnation};
+use atomix_protocol::handshake::{Hello, Role};
+use atomix_protocol::{BootNonce, ClusterId, GroupId};
 use atomix_transport::Transport;
 use atomix_transport_tcp::TcpTransport;
 use bytes::Bytes;
@@ -121,17 +121,7 @@ pub(crate) async fn bytes_that_are_no_frames() -> Vec<Row> {
 
 pub(crate) async fn frames_that_are_no_handshake() -> Vec<Row> {
     let server = Talkative::start().await;
-    let hello = Hello {
-        magic: MAGIC,
-        versions: VERSIONS,
-        role: Role::Client,
-        cluster: None,
-        group: GroupId::DEFAULT,
-        server: None,
-        incarnation: Incarnation(0),
-        boot_nonce: BootNonce(0),
-        feature_level: FEATURE_LEVEL,
-    };
+    let hello = Hello::of_client(None, BootNonce(0));
     let said_hello = |hello: Hello| Frame::Hello(hello).encode(GroupId::DEFAULT);
     let right = said_hello(hello.clone());
     let other_magic = said_hello(Hello { magic: 7, ..hello.clone() });

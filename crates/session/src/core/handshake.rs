@@ -1,8 +1,8 @@
 //! The client's side of the handshake (I5): nothing else is parsed before it was accepted.
 
 use atomix_protocol::codec::Frame;
-use atomix_protocol::handshake::{FEATURE_LEVEL, Hello, MAGIC, RefusalReason, Role, VERSIONS};
-use atomix_protocol::{BootNonce, ClusterId, GroupId, Incarnation};
+use atomix_protocol::handshake::{Hello, MAGIC, RefusalReason, Role, VERSIONS};
+use atomix_protocol::{BootNonce, ClusterId, GroupId};
 
 /// What the first frame of a server means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,17 +17,7 @@ pub(super) enum Greeting {
 
 /// The first frame to a server. `nonce` tells this client's process from others.
 pub(super) fn hello(cluster: Option<ClusterId>, nonce: u64) -> Frame {
-    Frame::Hello(Hello {
-        magic: MAGIC,
-        versions: VERSIONS,
-        role: Role::Client,
-        cluster,
-        group: GroupId::DEFAULT,
-        server: None,
-        incarnation: Incarnation(0),
-        boot_nonce: BootNonce(nonce),
-        feature_level: FEATURE_LEVEL,
-    })
+    Frame::Hello(Hello::of_client(cluster, BootNonce(nonce)))
 }
 
 /// Judges a server's first frame. `cluster` is the one meant, once known.

@@ -6,7 +6,7 @@ use atomix_protocol::client::{
     AnswerHeader, Attached, ClientRequest, ClientResponse, Consistency, EventHeader, Opened,
 };
 use atomix_protocol::codec::Frame;
-use atomix_protocol::handshake::{FEATURE_LEVEL, Hello, MAGIC, Role, VERSIONS};
+use atomix_protocol::handshake::{Hello, Role};
 use atomix_protocol::{
     BootNonce, ClientId, ClusterId, GroupId, Incarnation, Index, InstanceId, LinkId, LocalTime, Sequence,
     ServerId, SessionId, SessionKey,
@@ -161,15 +161,10 @@ impl Client {
 
     fn greet(&mut self, link: LinkId) {
         let hello = Hello {
-            magic: MAGIC,
-            versions: VERSIONS,
             role: Role::Server,
-            cluster: Some(ClusterId(1)),
-            group: GroupId::DEFAULT,
             server: Some(ServerId(1)),
             incarnation: Incarnation(1),
-            boot_nonce: BootNonce(1),
-            feature_level: FEATURE_LEVEL,
+            ..Hello::of_client(Some(ClusterId(1)), BootNonce(1))
         };
         self.core.step(self.now, Input::Dialed(link));
         self.core.step(self.now, Input::Frame(link, Frame::Hello(hello).encode(GroupId::DEFAULT)));

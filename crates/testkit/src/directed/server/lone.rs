@@ -5,7 +5,7 @@ use std::time::Duration;
 use atomix_engine::{Engine, Input, Options, Output, Recovered};
 use atomix_protocol::client::{Attach, ClientRequest, ClientResponse, KeepAlive, OpenSession};
 use atomix_protocol::codec::Frame;
-use atomix_protocol::handshake::{FEATURE_LEVEL, Hello, MAGIC, Role, VERSIONS};
+use atomix_protocol::handshake::{Hello, Role};
 use atomix_protocol::peer::{
     AppendEntries, AppendEntriesReply, AppendOutcome, PeerMessage, PreVoteReply, RequestVoteReply,
 };
@@ -354,15 +354,10 @@ fn configuration(members: u64) -> Configuration {
 
 fn hello(server: u64) -> Hello {
     Hello {
-        magic: MAGIC,
-        versions: VERSIONS,
         role: Role::Peer,
-        cluster: Some(CLUSTER),
-        group: GroupId::DEFAULT,
         server: Some(ServerId(server)),
         incarnation: incarnation(server),
-        boot_nonce: BootNonce(server * 10),
-        feature_level: FEATURE_LEVEL,
+        ..Hello::of_client(Some(CLUSTER), BootNonce(server * 10))
     }
 }
 
