@@ -165,7 +165,7 @@ impl Session for ClientSession {
         if inner.driverless {
             return Completion::ready(Err(SessionError::NotDone(NotDone::SessionEnded)));
         }
-        match inner.core.submit(now, command, self.shared.deadline(now), false) {
+        match inner.core.submit(now, command, self.shared.deadline(now)) {
             Ok(sequence) => {
                 // What the core has to send leaves with the driver's next turn, which needs the lock: nothing is on its way yet.
                 numbered(sequence);
@@ -180,7 +180,8 @@ impl Session for ClientSession {
     }
 
     fn submit_detached(&self, command: Bytes) {
-        self.shared.inner.lock().core.submit_detached(now(), command);
+        // Nobody waits, and what is refused is given back by the end of the session.
+        let _ = self.shared.inner.lock().core.submit_detached(now(), command);
         self.shared.wake.notify_one();
     }
 

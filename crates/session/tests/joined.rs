@@ -9,7 +9,7 @@ use std::time::Duration;
 use atomix_protocol::client::Consistency;
 use atomix_protocol::{ClusterId, Sequence};
 use atomix_session::{NotDone, SessionError, SessionState};
-use world::{Met, TIMEOUT, WINDOW, Weather, World};
+use world::{Met, RESERVE, TIMEOUT, WINDOW, Weather, World};
 
 const CONSISTENCIES: [Consistency; 3] =
     [Consistency::Linearizable, Consistency::Sequential, Consistency::Causal];
@@ -108,13 +108,15 @@ fn rule_s2_the_window_is_bounded_and_has_reserved_room() {
     world.silence(0, 100);
     let now = world.now(0);
     let core = &mut world.clients[0].core;
-    let mut submit = |reserved| core.submit(now, "x".into(), None, reserved);
     for sequence in 1..=WINDOW {
-        assert_eq!(submit(false), Ok(Sequence(sequence)));
+        assert_eq!(core.submit(now, "x".into(), None), Ok(Sequence(sequence)));
     }
-    assert_eq!(submit(false), Err(NotDone::Busy));
-    assert_eq!(submit(true), Ok(Sequence(WINDOW + 1)));
-    assert_eq!(core.submit(now, vec![0; 1_001].into(), None, false), Err(NotDone::TooLarge));
+    assert_eq!(core.submit(now, "x".into(), None), Err(NotDone::Busy));
+    for sequence in WINDOW + 1..=WINDOW + 2 * RESERVE {
+        assert_eq!(core.submit_detached(now, "x".into()), Ok(Sequence(sequence)));
+    }
+    assert_eq!(core.submit(now, vec![0; 1_001].into(), None), Err(NotDone::TooLarge));
+    assert_eq!(core.submit_detached(now, vec![0; 1_001].into()), Err(NotDone::TooLarge));
 }
 
 #[test]

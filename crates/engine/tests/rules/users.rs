@@ -9,7 +9,7 @@ use crate::world::{CLIENTS, Ending, World};
 impl World {
     pub(crate) fn submit(&mut self, client: usize, command: &str) -> Sequence {
         let command = Bytes::copy_from_slice(command.as_bytes());
-        let sequence = self.clients[client].core.submit(self.now, command, None, false).expect("room");
+        let sequence = self.clients[client].core.submit(self.now, command, None).expect("room");
         self.drain(CLIENTS + client);
         sequence
     }

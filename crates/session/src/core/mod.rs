@@ -215,8 +215,7 @@ impl Core {
     }
 
     /// Submits a command: it takes its sequence now (S2). After `deadline` it ends as unknown for the caller, but is sent until it
-    /// is answered (S4). `reserved` is for commands submitted from `Drop`: it uses the room for those, and a server that is busy does
-    /// not end it.
+    /// is answered (S4).
     ///
     /// # Errors
     /// If the window is full, it is too large, or the session is over: not done.
@@ -225,27 +224,26 @@ impl Core {
         now: LocalTime,
         command: Bytes,
         deadline: Option<LocalTime>,
-        reserved: bool,
     ) -> Result<Sequence, NotDone> {
-        let room = self.options.window + if reserved { self.options.reserve } else { 0 };
-        self.admit(&command, self.detached.is_empty() && self.window.len() < room)?;
+        let room = self.detached.is_empty() && self.window.len() < self.options.window;
+        self.admit(&command, room)?;
         let sequence = self.window.submit(command, deadline);
-        if reserved {
-            self.window.insist(sequence);
-        }
         self.send_commands(now, sequence, sequence);
         self.advance(now);
         Ok(sequence)
     }
 
-    /// Submits a command from a `Drop`, which nobody waits for: at once if the reserve has room, else as soon as it has, and before
-    /// anything that is submitted later. What is too large, or comes when the session is over or being closed, is dropped: the end
-    /// of a session gives back what it held.
-    pub fn submit_detached(&mut self, now: LocalTime, command: Bytes) {
-        if self.admit(&command, true).is_ok() {
-            self.detached.push_back(command);
-            self.advance(now);
-        }
+    /// Submits a command from a `Drop`: it takes its sequence now too, and is never refused for want of room, neither here nor by a
+    /// server that is busy. It is sent at once if the reserve has room, else as soon as it has; nothing overtakes it.
+    ///
+    /// # Errors
+    /// If it is too large, or the session is over or being closed: the end of a session gives back what it held.
+    pub fn submit_detached(&mut self, now: LocalTime, command: Bytes) -> Result<Sequence, NotDone> {
+        self.admit(&command, true)?;
+        self.detached.push_back(command);
+        let sequence = self.last_submitted();
+        self.advance(now);
+        Ok(sequence)
     }
 
     /// Asks a query; [`Output::Answered`] will name the number returned. After `deadline` it ends as timed out.
@@ -262,7 +260,7 @@ impl Core {
         self.admit(&query, self.queries.len() < self.options.window)?;
         let after_sequence = match consistency {
             Consistency::Causal => self.window.last_completed(),
-            Consistency::Sequential | Consistency::Linearizable => self.window.last_submitted(),
+            Consistency::Sequential | Consistency::Linearizable => self.last_submitted(),
         };
         let number = self.queries.submit(now, query, consistency, after_sequence, deadline);
         self.advance(now);
@@ -411,6 +409,11 @@ impl Core {
         self.report_state(now);
     }
 
+    /// With those that wait for room.
+    fn last_submitted(&self) -> Sequence {
+        self.window.last_submitted().plus(self.detached.len() as u64)
+    }
+
     fn submit_waiting(&mut self, now: LocalTime) {
         while self.window.len() < self.options.window + self.options.reserve {
             let Some(command) = self.detached.pop_front() else { return };
@@ -469,9 +472,13 @@ impl Core {
 
     /// The session is over: so is everything that waits for it.
     fn finish(&mut self, state: SessionState) {
+        let (mut last, waiting) = (self.window.last_submitted(), std::mem::take(&mut self.detached));
         let endings = self.window.abandon();
-        self.detached.clear();
         self.conclude(endings);
+        for _ in waiting {
+            last = last.next();
+            self.outputs.push(Output::Completed(last, Err(SessionError::NotDone(NotDone::SessionEnded))));
+        }
         for number in self.queries.abandon() {
             self.outputs.push(Output::Answered(number, Err(SessionError::NotDone(NotDone::SessionEnded))));
         }

@@ -6,7 +6,7 @@ use atomix_protocol::client::{
 };
 use atomix_protocol::codec::Frame;
 use atomix_protocol::envelope::{Envelope, Operation};
-use atomix_protocol::handshake::{FEATURE_LEVEL, Hello, MAGIC, Role, VERSIONS};
+use atomix_protocol::handshake::{Hello, Role};
 use atomix_protocol::session::SessionEntry;
 use atomix_protocol::{BootNonce, GroupId, Incarnation, ServerId};
 
@@ -73,15 +73,10 @@ impl Rig {
 
     fn greet(&mut self, link: LinkId) {
         let hello = Hello {
-            magic: MAGIC,
-            versions: VERSIONS,
             role: Role::Server,
-            cluster: Some(ClusterId(1)),
-            group: GroupId::DEFAULT,
             server: Some(ServerId(1)),
             incarnation: Incarnation(1),
-            boot_nonce: BootNonce(1),
-            feature_level: FEATURE_LEVEL,
+            ..Hello::of_client(Some(ClusterId(1)), BootNonce(1))
         };
         self.core.step(self.now, Input::Dialed(link));
         self.core.step(self.now, Input::Frame(link, Frame::Hello(hello).encode(GroupId::DEFAULT)));
@@ -116,7 +111,7 @@ impl Rig {
     fn submit(&mut self, instance: u64) -> Sequence {
         let operation = Operation { instance: InstanceId(instance), number: 1 };
         let command = Envelope::Operation(operation, Bytes::new()).encode();
-        self.core.submit(self.now, command, None, false).expect("there is room")
+        self.core.submit(self.now, command, None).expect("there is room")
     }
 
     fn query(&mut self) -> u64 {
@@ -490,12 +485,13 @@ fn s2_what_is_submitted_from_drop_is_never_refused_for_want_of_room() {
     }
     let from_drop = |number: u8| Bytes::from(vec![number]);
     for number in 0..9 {
-        rig.core.submit_detached(rig.now, from_drop(number));
+        let sequence = rig.core.submit_detached(rig.now, from_drop(number));
+        assert_eq!(sequence, Ok(Sequence(17 + u64::from(number))), "taken at the call");
     }
     let next = Envelope::Operation(Operation { instance: InstanceId(5), number: 1 }, Bytes::new()).encode();
     rig.drain();
     for answered in 1..=9 {
-        let refused = rig.core.submit(rig.now, next.clone(), None, false);
+        let refused = rig.core.submit(rig.now, next.clone(), None);
         assert_eq!(refused, Err(NotDone::Busy), "nothing overtakes them");
         rig.reply(answered, 100 + answered, 0);
     }
@@ -510,7 +506,7 @@ fn s2_what_is_submitted_from_drop_is_never_refused_for_want_of_room() {
     });
     let expected: Vec<_> = (4..9).map(|number| (17 + u64::from(number), from_drop(number))).collect();
     assert_eq!(bodies.collect::<Vec<_>>(), expected);
-    rig.core.submit(rig.now, next, None, false).expect("there is room again");
+    rig.core.submit(rig.now, next, None).expect("there is room again");
 }
 
 #[test]
@@ -539,7 +535,7 @@ fn l2_who_counts_on_a_session_is_woken_by_its_close_also_when_it_was_in_doubt_be
 #[test]
 fn s2_what_is_submitted_from_drop_is_not_given_up_because_a_server_is_busy() {
     let mut rig = Rig::connected();
-    rig.core.submit_detached(rig.now, Bytes::from_static(b"give it back"));
+    rig.core.submit_detached(rig.now, Bytes::from_static(b"give it back")).expect("never refused");
     for _ in 0..3 {
         rig.drain();
         rig.respond(MAIN, ClientResponse::NotLogged { sequence: Sequence(1), reason: NotLogged::Busy });

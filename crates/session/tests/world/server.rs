@@ -7,7 +7,7 @@ use atomix_protocol::client::{
     QueryHeader,
 };
 use atomix_protocol::codec::Frame;
-use atomix_protocol::handshake::{FEATURE_LEVEL, Hello, MAGIC, Refusal, RefusalReason, Role, VERSIONS};
+use atomix_protocol::handshake::{Hello, MAGIC, Refusal, RefusalReason, Role};
 use atomix_protocol::session::{Close, Expire, Open, SessionEntry};
 use atomix_protocol::{
     BootNonce, Entry, EntryKind, GroupId, Incarnation, Index, LocalTime, Round, Sequence, SessionId,
@@ -210,15 +210,9 @@ impl World {
             return self.push(wire, &Frame::Refusal(refusal));
         }
         let hello = Hello {
-            magic: MAGIC,
-            versions: VERSIONS,
             role: Role::Server,
-            cluster: Some(self.cluster),
-            group: GroupId::DEFAULT,
-            server: None,
             incarnation: Incarnation(1),
-            boot_nonce: BootNonce(1),
-            feature_level: FEATURE_LEVEL,
+            ..Hello::of_client(Some(self.cluster), BootNonce(1))
         };
         self.push(wire, &Frame::Hello(hello));
     }

@@ -31,11 +31,13 @@ impl World {
     ) -> Option<Sequence> {
         let now = self.now(client);
         // As from `Drop`: such a command is never given up, so it does not end while every one is refused.
-        let reserved = self.below(8) == 0 && self.weather.refusals < 1_000;
+        let detached = self.below(8) == 0 && deadline.is_none() && self.weather.refusals < 1_000;
         let body = Bytes::copy_from_slice(body.as_bytes());
         let deadline = deadline.map(|within| now + within);
         let limited = deadline.is_some();
-        let result = self.clients[client].core.submit(now, command_of(instance, &body), deadline, reserved);
+        let (core, command) = (&mut self.clients[client].core, command_of(instance, &body));
+        let result =
+            if detached { core.submit_detached(now, command) } else { core.submit(now, command, deadline) };
         let sequence = match result {
             Ok(sequence) => sequence,
             Err(NotDone::Busy) => {

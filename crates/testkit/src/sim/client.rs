@@ -36,6 +36,13 @@ pub(super) struct Asked {
     pub(super) after: Sequence,
 }
 
+/// How a command is submitted.
+struct How {
+    deadline: Option<LocalTime>,
+    /// As from a `Drop`.
+    detached: bool,
+}
+
 /// A command under way.
 #[derive(Clone, Debug)]
 pub(super) struct Submitted {
@@ -232,7 +239,7 @@ impl Client {
             !self.handles.contains_key(place) && !self.opening.values().any(|opening| opening == *place)
         });
         if let Some(place) = missing.copied() {
-            if let Some(sequence) = self.submit(now, Command::Open(place), None, false, shared) {
+            if let Some(sequence) = self.submit(now, Command::Open(place), None, shared) {
                 self.opening.insert(sequence, place);
             }
             return Ok(());
@@ -240,7 +247,7 @@ impl Client {
         if shared.faults_on && self.random.chance(shared.settings.demand.deletes) {
             if let Some(place) = self.random.pick(&wanted) {
                 let force = self.random.chance(0.5);
-                self.submit(now, Command::Delete(place, force), None, false, shared);
+                self.submit(now, Command::Delete(place, force), None, shared);
             }
             return Ok(());
         }
@@ -259,7 +266,7 @@ impl Client {
     fn watch(&mut self, now: LocalTime, shared: &mut Shared<'_>) {
         let Some(command) = self.watcher.plan(shared.settings) else { return };
         let begins = matches!(command, MapCommand::Watch(_));
-        if let Some(sequence) = self.submit(now, Command::Map(command), None, false, shared)
+        if let Some(sequence) = self.submit(now, Command::Map(command), None, shared)
             && begins
         {
             self.watcher.watching(sequence);
@@ -281,8 +288,7 @@ impl Client {
                         now,
                         lock.place,
                         Command::Lock(command),
-                        deadline,
-                        gives_back,
+                        How { deadline, detached: gives_back },
                         shared,
                     ) {
                         Some(sequence) => self.contender.submitted(lock, sequence, command),
@@ -303,7 +309,7 @@ impl Client {
                     let value = self.value(shared.settings);
                     let put = Command::Map(MapCommand::FencedPut(token, key, value));
                     if self.handles.contains_key(&Place::Map) {
-                        self.submit(now, put, None, false, shared);
+                        self.submit(now, put, None, shared);
                     }
                 }
             }
@@ -322,7 +328,7 @@ impl Client {
                 let hint = self.observed;
                 let command = MapCommand::draw(&mut self.random, shared.settings, tag, hint);
                 let command = command.map_or_else(|| Command::garbage(&mut self.random), Command::Map);
-                self.submit(now, command, patience, false, shared);
+                self.submit(now, command, patience, shared);
             }
         }
     }
@@ -351,10 +357,9 @@ impl Client {
         now: LocalTime,
         command: Command,
         deadline: Option<LocalTime>,
-        reserved: bool,
         shared: &mut Shared<'_>,
     ) -> Option<Sequence> {
-        self.submit_to(now, Place::Map, command, deadline, reserved, shared)
+        self.submit_to(now, Place::Map, command, How { deadline, detached: false }, shared)
     }
 
     fn submit_to(
@@ -362,15 +367,20 @@ impl Client {
         now: LocalTime,
         place: Place,
         command: Command,
-        deadline: Option<LocalTime>,
-        reserved: bool,
+        how: How,
         shared: &mut Shared<'_>,
     ) -> Option<Sequence> {
         let (core, session) = (self.core.as_mut()?, self.session?);
         let own = matches!(command, Command::Open(_) | Command::Delete(..));
         let to = if own { None } else { Some((place, *self.handles.get(&place)?)) };
         let instance = to.map(|(_, handle)| handle.instance).unwrap_or_default();
-        match core.submit(now, command.encode(instance), deadline, reserved) {
+        let bytes = command.encode(instance);
+        let taken = if how.detached {
+            core.submit_detached(now, bytes)
+        } else {
+            core.submit(now, bytes, how.deadline)
+        };
+        match taken {
             Ok(sequence) => {
                 shared.model.submitted(session, sequence, instance, command.clone());
                 self.last_submitted = sequence;

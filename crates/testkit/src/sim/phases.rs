@@ -117,7 +117,7 @@ impl World {
         let local = self.clients[client].clock.read(self.now);
         let (user, mut shared) = self.client_and_shared(client);
         let fresh = Command::Map(MapCommand::Put(0, bytes::Bytes::from_static(b"fresh")));
-        user.submit(local, fresh, None, false, &mut shared);
+        user.submit(local, fresh, None, &mut shared);
         self.drain_client(client)?;
         let done = self.run(deadline, |world| world.clients[client].outstanding() == 0)?;
         hold("L2", done, || format!("a fresh command does not commit: {}", self.describe()))
