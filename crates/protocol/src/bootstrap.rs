@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::change::NewMember;
 use crate::ids::{Address, Incarnation};
 use crate::member::Configuration;
 
@@ -32,4 +33,7 @@ pub enum BootstrapMessage {
         /// The answering server's data directory.
         incarnation: Incarnation,
     },
+    /// Take me in. Says of itself what an empty directory can say; repeated until it is what it wants to be. The leader adds it as
+    /// a learner, and promotes it when it has caught up if it wants to vote (R7, §4.2.1).
+    Join(NewMember),
 }

@@ -7,7 +7,9 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Address, ClientId, Index, InstanceId, Sequence, SessionId, SessionKey, Term};
+use crate::change::{Change, ChangeRefused, Plan, TransferRefused};
+use crate::ids::{Address, ClientId, Index, InstanceId, Sequence, ServerId, SessionId, SessionKey, Term};
+use crate::member::Configuration;
 use crate::status::Status;
 
 /// From a client to a server.
@@ -32,6 +34,8 @@ pub enum ClientRequest {
     Close,
     /// What do you say of yourself? Needs no session.
     Status,
+    /// Something that only the leader can do for an operator.
+    Manage(Manage),
 }
 
 /// Opens a session.
@@ -174,6 +178,54 @@ pub enum ClientResponse {
         /// In words, for people.
         detail: String,
     },
+    /// How a [`Manage`] ended.
+    Managed(Managed),
+}
+
+/// What an operator asks of the leader. Needs no session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manage {
+    /// Names the request on its link.
+    pub ticket: u64,
+    /// What is asked.
+    pub action: ManageAction,
+}
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ManageAction {
+    /// What would this change do?
+    Plan(Change),
+    /// Change the configuration. Answered when the whole change is committed.
+    Change(Change),
+    /// Hand leadership over: to that server, or to the one that is best placed. Answered when another leader is known.
+    Transfer(Option<ServerId>),
+}
+
+/// How a [`Manage`] ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Managed {
+    /// The ticket of the request.
+    pub ticket: u64,
+    /// How it ended.
+    pub outcome: ManageOutcome,
+}
+
+/// How a [`ManageAction`] ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ManageOutcome {
+    /// The plan.
+    Planned(Box<Plan>),
+    /// The change is complete: this configuration is committed.
+    Changed(Configuration),
+    /// Leadership was handed over to that server.
+    Transferred(ServerId),
+    /// Nothing was changed.
+    ChangeRefused(ChangeRefused),
+    /// Nothing was handed over.
+    TransferRefused(TransferRefused),
+    /// This leader was deposed before the end: the change may complete or not. The configuration tells.
+    Unknown,
 }
 
 /// A session is open.
@@ -233,6 +285,8 @@ pub enum NotLogged {
     Forbidden,
     /// Does not decode.
     Malformed,
+    /// It would create a resource of a kind that has no level: not all servers are known to have it (M3). Later, perhaps.
+    Level,
 }
 
 /// What travels with an answer.

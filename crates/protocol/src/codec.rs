@@ -5,6 +5,7 @@
 //! checked before anything is allocated, left-over bytes are an error.
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -14,15 +15,15 @@ use thiserror::Error;
 
 use crate::bootstrap::BootstrapMessage;
 use crate::client::{
-    AnswerHeader, Attach, Attached, ClientRequest, ClientResponse, EndReason, EventHeader, KeepAlive,
-    NotAnswered, NotLogged, OpenSession, Opened, QueryHeader, ReplyHeader,
+    AnswerHeader, Attach, Attached, ClientRequest, ClientResponse, EndReason, EventHeader, KeepAlive, Manage,
+    Managed, NotAnswered, NotLogged, OpenSession, Opened, QueryHeader, ReplyHeader,
 };
 use crate::entry::{Entry, EntryId, EntryKind};
 use crate::handshake::{Hello, Refusal};
 use crate::ids::{Address, GroupId, Index, Round, Sequence, SessionId, Term};
 use crate::peer::{
-    AppendEntries, AppendEntriesReply, InstallSnapshot, InstallSnapshotReply, PeerMessage, PreVote,
-    PreVoteReply, RequestVote, RequestVoteReply, SnapshotMeta, TimeoutNow,
+    AppendEntries, AppendEntriesReply, Configure, InstallSnapshot, InstallSnapshotReply, PeerMessage,
+    PreVote, PreVoteReply, RequestVote, RequestVoteReply, SnapshotMeta, TimeoutNow,
 };
 use crate::status::Status;
 use crate::time::ClusterTime;
@@ -107,8 +108,11 @@ pub enum Frame {
     Ping(u64),
     /// Yes.
     Pong(u64),
-    /// Forming a cluster.
+    /// Forming a cluster, or joining one.
     Bootstrap(BootstrapMessage),
+    /// The kinds of resources that a server's binary has, each with its highest operation; the first frame after the handshake of
+    /// a peer link (M3).
+    Kinds(Vec<(String, u16)>),
     /// Between servers.
     Peer(PeerMessage),
     /// From a client.
@@ -123,6 +127,7 @@ const REFUSAL: u8 = 2;
 const PING: u8 = 3;
 const PONG: u8 = 4;
 const BOOTSTRAP: u8 = 5;
+const KINDS: u8 = 6;
 const PRE_VOTE: u8 = 16;
 const PRE_VOTE_REPLY: u8 = 17;
 const REQUEST_VOTE: u8 = 18;
@@ -132,6 +137,7 @@ const APPEND_ENTRIES_REPLY: u8 = 21;
 const INSTALL_SNAPSHOT: u8 = 22;
 const INSTALL_SNAPSHOT_REPLY: u8 = 23;
 const TIMEOUT_NOW: u8 = 24;
+const CONFIGURE: u8 = 25;
 const OPEN: u8 = 32;
 const ATTACH: u8 = 33;
 const COMMAND: u8 = 34;
@@ -140,6 +146,7 @@ const KEEP_ALIVE: u8 = 36;
 const ACKNOWLEDGE: u8 = 37;
 const CLOSE: u8 = 38;
 const STATUS_REQUEST: u8 = 39;
+const MANAGE: u8 = 40;
 const OPENED: u8 = 48;
 const ATTACHED: u8 = 49;
 const REPLY: u8 = 50;
@@ -153,6 +160,7 @@ const NOT_LEADER: u8 = 57;
 const ENDED: u8 = 58;
 const STATUS: u8 = 59;
 const REFUSED: u8 = 60;
+const MANAGED: u8 = 61;
 
 const FIXED: usize = 9;
 
@@ -196,6 +204,7 @@ impl Frame {
             Frame::Ping(token) => frame(PING, group, token, &[]),
             Frame::Pong(token) => frame(PONG, group, token, &[]),
             Frame::Bootstrap(message) => frame(BOOTSTRAP, group, message, &[]),
+            Frame::Kinds(kinds) => frame(KINDS, group, kinds, &[]),
             Frame::Peer(message) => encode_peer(group, message),
             Frame::Request(request) => encode_request(group, request),
             Frame::Response(response) => encode_response(group, response),
@@ -235,9 +244,10 @@ impl Frame {
             PING => raw.only(Frame::Ping),
             PONG => raw.only(Frame::Pong),
             BOOTSTRAP => raw.only(Frame::Bootstrap),
-            PRE_VOTE..=TIMEOUT_NOW => decode_peer(raw).map(Frame::Peer),
-            OPEN..=STATUS_REQUEST => decode_request(raw).map(Frame::Request),
-            OPENED..=REFUSED => decode_response(raw).map(Frame::Response),
+            KINDS => raw.only(Frame::Kinds),
+            PRE_VOTE..=CONFIGURE => decode_peer(raw).map(Frame::Peer),
+            OPEN..=MANAGE => decode_request(raw).map(Frame::Request),
+            OPENED..=MANAGED => decode_response(raw).map(Frame::Response),
             other => Err(DecodeError::UnknownKind(other)),
         }
     }
@@ -298,6 +308,7 @@ fn encode_peer(group: GroupId, message: &PeerMessage) -> Bytes {
         }
         PeerMessage::InstallSnapshotReply(m) => frame(INSTALL_SNAPSHOT_REPLY, group, m, &[]),
         PeerMessage::TimeoutNow(m) => frame(TIMEOUT_NOW, group, m, &[]),
+        PeerMessage::Configure(m) => frame(CONFIGURE, group, m, &[]),
     }
 }
 
@@ -342,6 +353,7 @@ fn decode_peer(raw: Raw<'_>) -> Result<PeerMessage, DecodeError> {
         }),
         INSTALL_SNAPSHOT_REPLY => raw.only::<InstallSnapshotReply, _>(PeerMessage::InstallSnapshotReply),
         TIMEOUT_NOW => raw.only::<TimeoutNow, _>(PeerMessage::TimeoutNow),
+        CONFIGURE => raw.only::<Configure, _>(PeerMessage::Configure),
         other => Err(DecodeError::UnknownKind(other)),
     }
 }
@@ -390,6 +402,7 @@ fn encode_request(group: GroupId, request: &ClientRequest) -> Bytes {
         ClientRequest::Acknowledge { event } => frame(ACKNOWLEDGE, group, event, &[]),
         ClientRequest::Close => frame(CLOSE, group, &(), &[]),
         ClientRequest::Status => frame(STATUS_REQUEST, group, &(), &[]),
+        ClientRequest::Manage(manage) => frame(MANAGE, group, manage, &[]),
     }
 }
 
@@ -403,6 +416,7 @@ fn decode_request(raw: Raw<'_>) -> Result<ClientRequest, DecodeError> {
         ACKNOWLEDGE => raw.only(|event| ClientRequest::Acknowledge { event }),
         CLOSE => raw.only(|()| ClientRequest::Close),
         STATUS_REQUEST => raw.only(|()| ClientRequest::Status),
+        MANAGE => raw.only::<Manage, _>(ClientRequest::Manage),
         other => Err(DecodeError::UnknownKind(other)),
     }
 }
@@ -422,6 +436,7 @@ fn encode_response(group: GroupId, response: &ClientResponse) -> Bytes {
         ClientResponse::Ended { session, reason } => frame(ENDED, group, &(session, reason), &[]),
         ClientResponse::Status(status) => frame(STATUS, group, &**status, &[]),
         ClientResponse::Refused { detail } => frame(REFUSED, group, detail, &[]),
+        ClientResponse::Managed(managed) => frame(MANAGED, group, managed, &[]),
     }
 }
 
@@ -446,6 +461,7 @@ fn decode_response(raw: Raw<'_>) -> Result<ClientResponse, DecodeError> {
             .only::<(SessionId, EndReason), _>(|(session, reason)| ClientResponse::Ended { session, reason }),
         STATUS => raw.only::<Box<Status>, _>(ClientResponse::Status),
         REFUSED => raw.only(|detail| ClientResponse::Refused { detail }),
+        MANAGED => raw.only::<Managed, _>(ClientResponse::Managed),
         other => Err(DecodeError::UnknownKind(other)),
     }
 }

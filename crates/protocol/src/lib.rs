@@ -8,6 +8,7 @@
 //! | [`ids`] | newtypes for every number that is said aloud |
 //! | [`time`] | a process's own clock, and cluster time (T1–T3) |
 //! | [`member`] | member records and configurations (I4, R7) |
+//! | [`change`] | changes of the configuration, and why they are refused (R7) |
 //! | [`entry`] | one slot of the replicated log |
 //! | [`durable`] | what a server makes durable (D1) |
 //! | [`peer`] | the RPCs between servers, one type per RPC and direction |
@@ -28,6 +29,7 @@
 extern crate alloc;
 
 pub mod bootstrap;
+pub mod change;
 pub mod client;
 pub mod codec;
 pub mod durable;

@@ -16,6 +16,8 @@ pub const SESSION_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 pub const SESSION_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bound on how much faster or slower than real time any clock runs (ρ).
 pub const CLOCK_DRIFT: f64 = 0.05;
+/// The same, in millionths.
+pub const CLOCK_DRIFT_PPM: u32 = 50_000;
 /// A handshake that takes longer is given up.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection attempt that takes longer is given up.
@@ -35,7 +37,9 @@ pub const APPENDS_IN_FLIGHT: usize = 64;
 /// Most entry bytes in flight to one follower.
 pub const APPEND_BYTES_IN_FLIGHT: u64 = 8 << 20;
 /// Bytes of one InstallSnapshot chunk.
-pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
+/// Most snapshot bytes in flight to one follower.
+pub const SNAPSHOT_BYTES_IN_FLIGHT: u64 = 2 << 20;
 /// Most commands of one session in flight (S2).
 pub const COMMANDS_IN_FLIGHT: u64 = 1_024;
 /// Room kept beside them for releases and cancels sent from `Drop` (S2).
@@ -54,6 +58,8 @@ pub const LOCK_WAITERS: usize = 10_000;
 pub const SESSIONS: usize = 65_536;
 /// Bytes of log that consensus keeps in memory (R5).
 pub const LOG_MEMORY_BYTES: u64 = 64 << 20;
+/// Bytes of entries kept before the newest snapshot's index for followers that are a little behind (R6).
+pub const LOG_TAIL_BYTES: u64 = 16 << 20;
 /// Size of a log segment file.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// A snapshot is due when the log since the last one is longer than this and than that snapshot (R6).

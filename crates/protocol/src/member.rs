@@ -15,6 +15,9 @@ pub enum MemberKind {
     Learner,
     /// Holds no log; gets the configuration by a message of its own (R7).
     Reserve,
+    /// A voter of the configuration that is being left, and no member of the next. Only while a change is under way: it is
+    /// reached, and votes, until that is complete (§4.3).
+    Leaving,
 }
 
 /// One member record (I4).
@@ -30,7 +33,7 @@ pub struct Member {
     pub client_address: Address,
     /// What it does.
     pub kind: MemberKind,
-    /// Greater is preferred as leader; no effect yet.
+    /// Greater is preferred as leader: a leader hands over to a voter with a greater one that has caught up.
     pub priority: u8,
 }
 

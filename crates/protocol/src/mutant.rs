@@ -61,11 +61,35 @@ pub enum Mutant {
     C10,
     /// A resource that was deleted and created again is reached by handles of the old one.
     C11,
+    /// A joint quorum is counted over the union of both sides.
+    B18,
+    /// A change of the configuration begins before an entry of the leader's own term is committed.
+    B19,
+    /// The configuration in use stays as it was when a snapshot is put in place of the log.
+    B20,
+    /// A learner counts towards quorums.
+    B21,
+    /// A directory is known by its server's address: a wiped one keeps its id, and votes.
+    B33,
+    /// The cluster id is not compared in handshakes.
+    B34,
+    /// A pre-vote resets the stored vote.
+    B13,
+    /// A read counts answers to a round that began before it was asked.
+    B23,
+    /// A lease is not shortened for drift, and not looked at again after the read.
+    B24,
+    /// A leader whose disk hangs goes on leading.
+    B36,
+    /// A closed link overrides a promise.
+    C09,
+    /// A snapshot's chunk is appended to whatever is being written, and the whole is not verified.
+    B35,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Mutant; 27] = [
+    pub const ALL: [Mutant; 39] = [
         Mutant::B01,
         Mutant::B02,
         Mutant::B04,
@@ -93,6 +117,18 @@ impl Mutant {
         Mutant::C08,
         Mutant::C10,
         Mutant::C11,
+        Mutant::B18,
+        Mutant::B19,
+        Mutant::B20,
+        Mutant::B21,
+        Mutant::B33,
+        Mutant::B34,
+        Mutant::B13,
+        Mutant::B23,
+        Mutant::B24,
+        Mutant::B36,
+        Mutant::C09,
+        Mutant::B35,
     ];
 
     /// Whether this bug is to be made now.

@@ -31,6 +31,8 @@ pub enum PeerMessage {
     InstallSnapshotReply(InstallSnapshotReply),
     /// Campaign at once (§3.10).
     TimeoutNow(TimeoutNow),
+    /// The configuration, for a reserve member (R7).
+    Configure(Configure),
 }
 
 /// Asks whether a campaign in `term` could win. Changes nothing at the receiver.
@@ -150,7 +152,8 @@ pub struct SnapshotMeta {
     pub last: EntryId,
     /// Cluster time of that entry.
     pub time: ClusterTime,
-    /// The latest configuration at or before that entry.
+    /// The latest configuration at or before that entry, or a later one that was committed: a server that joined may never have
+    /// known of one before.
     pub configuration: Configuration,
     /// Length in bytes.
     pub size: u64,
@@ -191,4 +194,13 @@ pub struct TimeoutNow {
     pub term: Term,
     /// The leader's last round: it lifts only promises up to it (R3).
     pub round: Round,
+}
+
+/// Tells a reserve member, which holds no log, the latest committed configuration (R7). Repeated now and then; not answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configure {
+    /// The leader's term.
+    pub term: Term,
+    /// The configuration.
+    pub configuration: Configuration,
 }

@@ -20,7 +20,7 @@ pub struct Status {
     pub cluster: Option<ClusterId>,
     /// Where it listens.
     pub address: Address,
-    /// `leader`, `follower`, `candidate`, `pre-candidate`, `forming` or `joiner`.
+    /// `leader`, `follower`, `candidate`, `pre-candidate`, `forming`, `joiner` or `removed`.
     pub role: String,
     /// Whether it has a vote.
     pub votes: bool,
@@ -50,6 +50,12 @@ pub struct Status {
     pub sessions: u64,
     /// Counters since the process started.
     pub counters: Counters,
+    /// Where clients reach it.
+    pub client_address: Address,
+    /// Whether the configuration in use is joint: a change is under way that a quorum of each side must agree to (§4.3).
+    pub joint: bool,
+    /// Index of the latest configuration known committed here.
+    pub committed_configuration: Index,
 }
 
 /// Counters since a server process started. They only grow.

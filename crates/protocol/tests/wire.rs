@@ -3,6 +3,8 @@
 //! A golden text that changes is a broken promise to every server that is not upgraded yet: formats only grow.
 //! `UPDATE=1 cargo test -p atomix-protocol --test wire` re-records the texts after a deliberate addition.
 
+mod membership;
+
 use std::fmt::Write as _;
 
 use atomix_protocol::bootstrap::BootstrapMessage;
@@ -285,7 +287,8 @@ fn response_frames() -> Vec<(&'static str, Frame)> {
 }
 
 fn frames() -> Vec<(&'static str, Frame)> {
-    [opening_frames(), peer_frames(), request_frames(), response_frames()].concat()
+    let membership = membership::frames(&configuration());
+    [opening_frames(), peer_frames(), request_frames(), response_frames(), membership].concat()
 }
 
 fn entries() -> Vec<(&'static str, SessionEntry)> {
