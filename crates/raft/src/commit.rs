@@ -25,6 +25,8 @@ impl Raft {
         }
         if self.log.term(index) == Some(self.hard_state.term) || Mutant::B01.active() {
             self.commit_index = index;
+            let joint = self.log.configuration().outgoing_voters.is_some();
+            self.marks.committed_while_joint += u64::from(joint);
         } else {
             self.marks.old_term_entry_on_majority_uncommitted += 1;
         }

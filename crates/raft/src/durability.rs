@@ -4,7 +4,9 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use atomix_protocol::peer::PeerMessage;
-use atomix_protocol::{Configuration, EntryId, HardState, Index, ServerId, Term, WriteBatch};
+use core::time::Duration;
+
+use atomix_protocol::{Configuration, EntryId, HardState, Index, LocalTime, ServerId, Term, WriteBatch};
 
 use crate::log::Log;
 
@@ -36,6 +38,7 @@ struct InFlight {
     token: u64,
     hard_state: HardState,
     entries: u64,
+    since: LocalTime,
 }
 
 #[derive(Debug)]
@@ -94,10 +97,11 @@ impl Durability {
         self.index = self.index.max(id.index);
     }
 
-    /// The next write, if none is outstanding and there is something to write (D2). Term and vote go with the entries of
-    /// their term or before them. The configuration is the latest *committed* one: those after it are in the log.
+    /// The next write, if none is outstanding and there is something to write (D2). Term and vote go with the entries
+    /// of their term or before them. The configuration is the latest *committed* one: those after it are in the log.
     pub(crate) fn next_write(
         &mut self,
+        now: LocalTime,
         hard_state: HardState,
         log: &Log,
         committed: &Configuration,
@@ -121,8 +125,13 @@ impl Durability {
         self.written = log.last().index;
         self.token += 1;
         let entries = batch.entries.len() as u64;
-        self.in_flight = Some(InFlight { token: self.token, hard_state, entries });
+        self.in_flight = Some(InFlight { token: self.token, hard_state, entries, since: now });
         Some((self.token, batch))
+    }
+
+    /// For how long a write has been outstanding.
+    pub(crate) fn outstanding_for(&self, now: LocalTime) -> Option<Duration> {
+        self.in_flight.map(|in_flight| now.since(in_flight.since))
     }
 
     /// A write is durable: how many entries it had. `None` for a token that is not outstanding.
@@ -189,7 +198,8 @@ mod tests {
         /// Where the next write truncates, and what it appends (index, term).
         fn write(&mut self) -> Option<Written> {
             let configuration = Configuration::default();
-            let (_, batch) = self.durability.next_write(self.hard_state, &self.log, &configuration)?;
+            let (_, batch) =
+                self.durability.next_write(LocalTime::ZERO, self.hard_state, &self.log, &configuration)?;
             let entries = batch.entries.iter().map(|e| (e.id.index.0, e.id.term.0)).collect();
             Some((batch.truncate_after.map(|id| id.index.0), entries))
         }

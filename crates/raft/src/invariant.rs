@@ -1,5 +1,6 @@
 //! The local part of Figure 3.2 and of the order between the indexes, checked after every step; cheap enough to stay on.
 
+use atomix_protocol::mutant::Mutant;
 use atomix_protocol::{HardState, Index};
 
 use crate::role::State;
@@ -32,7 +33,7 @@ impl Raft {
             && leads_through < self.checked.leads_through;
         let rules = [
             ("the term never goes back", self.hard_state.term >= self.checked.hard_state.term),
-            ("one vote per term", !voted_again),
+            ("one vote per term", !voted_again || Mutant::B13.active()),
             ("the durable term is not ahead", durable.term <= self.hard_state.term),
             ("entries belong to known terms", last.term <= self.hard_state.term),
             ("the commit index never goes back", self.commit_index >= self.checked.commit_index),
@@ -43,6 +44,7 @@ impl Raft {
             ("durable <= last", self.durability.index() <= last.index),
             ("a leader's log only grows", !shrank),
             ("followers match no more than the leader has", self.matches_within(last.index)),
+            ("one change at a time", self.changes_one_at_a_time()),
         ];
         if let Some((rule, _)) = rules.iter().find(|(_, holds)| !holds) {
             panic!(
@@ -59,6 +61,23 @@ impl Raft {
         }
         self.checked =
             Checked { hard_state: self.hard_state, commit_index: self.commit_index, leads_through };
+    }
+
+    /// A leader puts a configuration behind a committed one only: joint if the voters change, and nothing but the end of it behind
+    /// a joint one (R7, §4.3).
+    fn changes_one_at_a_time(&self) -> bool {
+        let State::Leader(leader) = &self.state else { return true };
+        let latest = self.log.configuration();
+        let Some(before) = self.log.configuration_before().filter(|_| latest.index >= leader.first) else {
+            return true;
+        };
+        let same = latest.voters().eq(before.voters());
+        before.index <= self.commit_index
+            && match (&before.outgoing_voters, &latest.outgoing_voters) {
+                (None, Some(outgoing)) => before.voters().eq(outgoing.iter().copied()),
+                (_, None) => same,
+                (Some(_), Some(_)) => false,
+            }
     }
 
     fn matches_within(&self, last: Index) -> bool {

@@ -1,7 +1,6 @@
 //! Consensus as a pure step machine.
 //!
-//! Deliberately not inside: sockets, files, threads, clocks, a runtime, an I/O error path, client sessions, changes of the
-//! configuration. Time, seeds and durability are inputs; messages and writes are outputs; what must wait for the disk is held
+//! Deliberately not inside: sockets, files, threads, clocks, a runtime, an I/O error path, client sessions. Time, seeds and durability are inputs; messages and writes are outputs; what must wait for the disk is held
 //! back in here (R2).
 //!
 //! Section numbers (§) are those of Ongaro's dissertation "Consensus: Bridging Theory and Practice"; rules such as R4 are those
@@ -19,8 +18,11 @@
 //! | `propose` | appending to the leader's log, the memory bound (R5) |
 //! | `progress` | what a leader knows of a follower, and its pipeline (§10.2.2) |
 //! | `quorum` | majorities, plain and joint |
+//! | `membership` | changes of the configuration (§4, R7) |
+//! | `transfer` | handing leadership over (§3.10) |
 //! | `commit` | the commit rule (§3.6.2) and handing entries on |
 //! | `read_index` | linearizable reads and quorum rounds (§6.4) |
+//! | `lease` | linearizable reads without a round, and what followers promise (R3) |
 //! | `clock` | cluster time (T1) |
 //! | `snapshot` | what a snapshot replaces (§5) |
 //! | `rpc` | one file per RPC: send, receive, reply |
@@ -34,14 +36,17 @@
 
 extern crate alloc;
 
+mod chunks;
 mod clock;
 mod commit;
 mod config;
 mod durability;
 mod input;
 mod invariant;
+mod lease;
 mod log;
 mod marks;
+mod membership;
 mod output;
 mod progress;
 mod propose;
@@ -52,6 +57,7 @@ mod role;
 mod rpc;
 mod snapshot;
 mod timer;
+mod transfer;
 mod view;
 
 pub use config::{Config, ConfigError};

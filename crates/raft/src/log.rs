@@ -1,10 +1,15 @@
 //! The log as memory holds it: the newest entries, the terms since the snapshot, the configurations in it (§3.5, §4.1, R5).
 
+mod configurations;
+
 use alloc::collections::VecDeque;
-use alloc::vec;
 use alloc::vec::Vec;
 
 use atomix_protocol::{ClusterTime, Configuration, Entry, EntryId, EntryKind, Index, Term, codec};
+
+use configurations::Configurations;
+
+pub(crate) use configurations::later;
 
 /// Entries, terms and configurations of one server's log.
 #[derive(Debug)]
@@ -20,8 +25,8 @@ pub(crate) struct Log {
     start: u64,
     /// Entries through here may be dropped from memory: durable, committed and applied.
     released: Index,
-    /// The configuration in use at `base` (or the initial one), then those of the entries behind it, ascending by index.
-    configurations: Vec<Configuration>,
+    /// Those of the entries, and a committed one before them.
+    configurations: Configurations,
 }
 
 /// An entry in memory.
@@ -42,7 +47,7 @@ impl Log {
             last: base,
             start: 0,
             released: base.index,
-            configurations: vec![configuration],
+            configurations: Configurations::new(configuration),
         };
         entries.into_iter().for_each(|entry| log.append(entry));
         log
@@ -66,6 +71,16 @@ impl Log {
     pub(crate) fn bytes_behind(&self, index: Index) -> u64 {
         let before = self.held(index).map_or(self.start, |held| held.end);
         if index >= self.last.index { 0 } else { self.end() - before }
+    }
+
+    /// Where the newest entries through `through` begin that memory holds and that weigh at most `bytes`: the index before them.
+    pub(crate) fn tail(&self, through: Index, bytes: u64) -> Index {
+        let Some(end) = self.held(through).map(|held| held.end) else { return through };
+        if end - self.start <= bytes {
+            return self.first_in_memory().previous();
+        }
+        let before = self.entries.partition_point(|held| end.saturating_sub(held.end) > bytes);
+        Index(self.first_in_memory().0 + before as u64)
     }
 
     fn end(&self) -> u64 {
@@ -143,8 +158,7 @@ impl Log {
             && let Ok(mut configuration) = codec::from_bytes::<Configuration>(&entry.payload)
         {
             configuration.index = id.index;
-            self.configurations.retain(|earlier| earlier.index < id.index);
-            self.configurations.push(configuration);
+            self.configurations.append(configuration);
         }
         self.last = id;
         let end = self.end() + entry.weight();
@@ -159,20 +173,14 @@ impl Log {
         }
         self.terms.retain(|(first, _)| *first <= index);
         self.last = EntryId::new(self.terms.last().map_or(self.base.term, |run| run.1), self.last.index);
-        while self.configurations.len() > 1 && self.configurations.last().is_some_and(|c| c.index > index) {
-            self.configurations.pop();
-        }
+        self.configurations.truncate_after(index);
     }
 
     /// Starts anew behind a snapshot.
     pub(crate) fn reset(&mut self, base: EntryId, configuration: Configuration) {
+        // The entries contradict the snapshot, and so may the configurations in them: only the one before them is committed.
+        let configuration = later(self.configurations.first().clone(), configuration);
         *self = Log::new(base, configuration, Vec::new());
-    }
-
-    /// The configuration in use at a snapshot that the log agrees with.
-    pub(crate) fn rebase_configuration(&mut self, last: Index, configuration: Configuration) {
-        self.configurations.retain(|c| c.index > last);
-        self.configurations.insert(0, configuration);
     }
 
     /// Allows memory to drop the entries through `through`, and drops the oldest while more than `bound` bytes are held.
@@ -201,9 +209,7 @@ impl Log {
             self.terms.drain(..run);
         }
         self.base = base;
-        while self.configurations.get(1).is_some_and(|c| c.index <= through) {
-            self.configurations.remove(0);
-        }
+        self.configurations.compact(through);
     }
 
     /// The greatest index, at or before that of `id`, whose entry could be one of a log that holds `id`: whole terms that
@@ -221,16 +227,6 @@ impl Log {
             end = first.previous();
         }
         if self.base.term <= id.term { self.base.index } else { self.base.index.previous() }
-    }
-
-    /// The latest configuration, committed or not (§4.1).
-    pub(crate) fn configuration(&self) -> &Configuration {
-        &self.configurations[self.configurations.len() - 1]
-    }
-
-    /// The latest configuration at or before an index.
-    pub(crate) fn configuration_at(&self, index: Index) -> &Configuration {
-        self.configurations.iter().rev().find(|c| c.index <= index).unwrap_or(&self.configurations[0])
     }
 }
 
@@ -303,6 +299,18 @@ mod tests {
     }
 
     #[test]
+    fn the_tail_is_the_newest_entries_that_fit() {
+        let mut log = log((1, 2), &[1, 1, 1, 1, 1]);
+        log.release(Index(3), 256);
+        assert_eq!(log.first_in_memory(), Index(4));
+        for (through, bytes, expected) in
+            [(6, 0, 6), (6, 63, 6), (6, 64, 5), (6, 129, 4), (6, 192, 3), (6, 9_999, 3), (3, 9_999, 3)]
+        {
+            assert_eq!(log.tail(Index(through), bytes), Index(expected), "{bytes} bytes through {through}");
+        }
+    }
+
+    #[test]
     fn could_match_skips_whole_terms() {
         // base, asked (term, index), expected index
         let log = log((1, 2), &[1, 1, 4, 4, 6]);
@@ -319,21 +327,5 @@ mod tests {
             let id = EntryId::new(Term(asked.0), Index(asked.1));
             assert_eq!(log.could_match(id), Index(expected), "{id:?}");
         }
-    }
-
-    #[test]
-    fn configurations_follow_the_log() {
-        let mut log = log((0, 0), &[1]);
-        let next = Configuration { next_server_id: 9, ..Configuration::default() };
-        let id = EntryId::new(Term(1), Index(2));
-        let payload = codec::to_bytes(&next);
-        log.append(Entry { id, time: ClusterTime(0), kind: EntryKind::Configuration, payload });
-        append(&mut log, 1);
-        assert_eq!((log.configuration().index, log.configuration().next_server_id), (Index(2), 9));
-        assert_eq!(log.configuration_at(Index(1)).index, Index(0));
-        log.truncate_after(Index(2));
-        assert_eq!(log.configuration().index, Index(2));
-        log.truncate_after(Index(1));
-        assert_eq!(log.configuration().index, Index(0));
     }
 }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use atomix_protocol::peer::{PeerMessage, SnapshotMeta};
-use atomix_protocol::{Entry, Index, Round, ServerId, Term, WriteBatch};
+use atomix_protocol::{Configuration, Entry, Index, Round, ServerId, Term, WriteBatch};
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -38,6 +38,9 @@ pub enum Output {
         reads: Vec<u64>,
         /// What they must see.
         index: Index,
+        /// Whether only the lease says so (R3): then an answer is good only if [`Raft::lease_holds`](crate::Raft::lease_holds) at a
+        /// time that was read after the state; else ask again with [`Raft::read_by_round`](crate::Raft::read_by_round).
+        lease: bool,
     },
     /// These reads can't be confirmed here any more: the leader was deposed.
     ReadsFailed {
@@ -59,6 +62,17 @@ pub enum Output {
         term: Term,
         /// The leader now known.
         leader: Option<ServerId>,
+    },
+    /// A configuration is committed: every server that holds a log follows it. The latest one in the log may be another.
+    ConfigurationCommitted {
+        /// The configuration.
+        configuration: Configuration,
+    },
+    /// The hand-over that [`Raft::transfer`](crate::Raft::transfer) began came to nothing: this server leads on, and takes proposals
+    /// again.
+    TransferFailed {
+        /// Who was to take over.
+        to: ServerId,
     },
     /// Read entries that memory no longer holds, for a follower (R5).
     Fetch {
@@ -82,7 +96,9 @@ pub enum Output {
         /// Most bytes.
         bytes: usize,
     },
-    /// Write a chunk of the leader's snapshot aside. Offset zero begins it anew. After the last, verify the whole.
+    /// Write a chunk of the leader's snapshot aside. Offset zero begins it anew; any other goes on behind what was written of the
+    /// very same snapshot, and is bad if that is gone. After the last, verify the whole. Several may be outstanding: report
+    /// [`Input::ChunkWritten`](crate::Input::ChunkWritten) for each, in order.
     WriteChunk {
         /// The snapshot.
         meta: SnapshotMeta,
@@ -114,6 +130,9 @@ pub enum Refused {
     /// The log's memory bound is reached (R5).
     #[error("busy")]
     Busy,
+    /// Leadership is being handed over: the next leader will take it, or this one again soon (§3.10).
+    #[error("handing over")]
+    HandingOver,
     /// The decision behind the proposal was made in another term (R8).
     #[error("decided in another term")]
     StaleTerm,

@@ -2,11 +2,16 @@
 
 use alloc::collections::VecDeque;
 
-use atomix_protocol::peer::SnapshotMeta;
 use atomix_protocol::{EntryId, Index, LocalTime, Round};
 
 use crate::Config;
+use crate::chunks::Transfer;
 use crate::log::Log;
+
+/// So many snapshots of the leader may be published while a follower catches up behind the one that it was sent, and the log that
+/// it needs still stays. Else writes that outrun it would have it installed one after the other, for ever.
+const SNAPSHOTS_OUTLASTED: u8 = 4;
+use crate::membership::Departure;
 
 /// How entries go to a follower.
 #[derive(Debug)]
@@ -17,20 +22,6 @@ pub(crate) enum Mode {
     Replicate,
     /// The entries it needs are gone: it gets a snapshot.
     Snapshot(Transfer),
-}
-
-/// A snapshot on its way, one chunk at a time (§5.3).
-#[derive(Debug)]
-pub(crate) struct Transfer {
-    pub(crate) meta: SnapshotMeta,
-    /// Where the current chunk begins.
-    pub(crate) offset: u64,
-    /// Its length once it was sent; before that it is being read.
-    pub(crate) sent: Option<u64>,
-    /// The last round begun when it was sent: who answers with an earlier one had not received it.
-    pub(crate) round: Round,
-    /// Without an answer until then, the chunk is sent again.
-    pub(crate) retry: LocalTime,
 }
 
 /// One AppendEntries with entries that was not acknowledged yet.
@@ -51,6 +42,8 @@ pub(crate) struct Progress {
     /// The last entry that any message of this term named.
     highest_sent: Index,
     pub(crate) mode: Mode,
+    /// It was sent a snapshot and catches up behind it: for so many more snapshots the log stays that it needs.
+    catching_up: u8,
     in_flight: VecDeque<Sent>,
     in_flight_bytes: u64,
     /// `prev` of the last heartbeat since the pipeline was last reset.
@@ -63,6 +56,12 @@ pub(crate) struct Progress {
     pub(crate) contact: LocalTime,
     /// The greatest round it answered.
     pub(crate) round: Round,
+    /// The greatest round whose promise it has made (R3).
+    pub(crate) promised: Round,
+    /// Whether it has answered at all in this term.
+    pub(crate) answered: bool,
+    /// Set if the configuration in use has no log for it.
+    pub(crate) departure: Option<Departure>,
 }
 
 impl Progress {
@@ -73,6 +72,7 @@ impl Progress {
             next_index: last.next(),
             highest_sent: last,
             mode: Mode::Probe,
+            catching_up: 0,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             heartbeat_prev: None,
@@ -80,6 +80,9 @@ impl Progress {
             unavailable: false,
             contact: now,
             round: Round::ZERO,
+            promised: Round::ZERO,
+            answered: false,
+            departure: None,
         }
     }
 
@@ -182,11 +185,35 @@ impl Progress {
     }
 
     /// Begins to send a snapshot.
-    pub(crate) fn transfer(&mut self, meta: SnapshotMeta, retry: LocalTime) {
+    pub(crate) fn transfer(&mut self, transfer: Transfer) {
         self.clear_pipeline();
-        self.next_index = meta.last.index.next();
-        self.highest_sent = self.highest_sent.max(meta.last.index);
-        self.mode = Mode::Snapshot(Transfer { meta, offset: 0, sent: None, round: Round::ZERO, retry });
+        let last = transfer.meta.last.index;
+        self.next_index = last.next();
+        self.highest_sent = self.highest_sent.max(last);
+        self.mode = Mode::Snapshot(transfer);
+    }
+
+    /// It has a snapshot, and catches up behind it.
+    pub(crate) fn catch_up(&mut self) {
+        self.catching_up = SNAPSHOTS_OUTLASTED;
+    }
+
+    /// What it lacks is in memory, or it is silent: the log need not stay for it.
+    pub(crate) fn caught_up(&mut self) {
+        self.catching_up = 0;
+    }
+
+    /// The leader has published a snapshot of its own.
+    pub(crate) fn outlast(&mut self) {
+        self.catching_up = self.catching_up.saturating_sub(1);
+    }
+
+    /// The log behind this index must stay for it, however old that is.
+    pub(crate) fn held_back(&self) -> Option<Index> {
+        match &self.mode {
+            Mode::Snapshot(transfer) => Some(transfer.meta.last.index),
+            _ => (self.catching_up > 0).then_some(self.match_index),
+        }
     }
 
     fn oldest_sent(&self) -> Index {
@@ -307,14 +334,15 @@ mod tests {
     #[test]
     fn a_transfer_ends_when_the_follower_has_caught_up() {
         let mut progress = replicating();
-        let meta = SnapshotMeta {
+        let meta = atomix_protocol::peer::SnapshotMeta {
             last: id(2, 9),
             time: ClusterTime(0),
             configuration: Configuration::default(),
             size: 0,
             checksum: 0,
         };
-        progress.transfer(meta, LocalTime::ZERO);
+        progress.transfer(Transfer::new(meta, Round(1), LocalTime::ZERO, LocalTime::ZERO));
+        assert_eq!(progress.held_back(), Some(Index(9)));
         assert!(!progress.may_send(&Config::default()));
         assert_eq!(progress.heartbeat_prev(), None);
         progress.durable(Index(4));

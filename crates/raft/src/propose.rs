@@ -29,14 +29,22 @@ impl Raft {
         if decided_in.is_some_and(|term| term != self.hard_state.term) {
             return Err(Refused::StaleTerm);
         }
+        if self.is_handing_over() {
+            return Err(Refused::HandingOver);
+        }
         let own = decided_in.is_some() || kind != EntryKind::Session;
-        let bound = self.config.log_memory_bytes;
-        let bound = if own { bound.saturating_add(bound / RESERVE) } else { bound };
+        let bound = if own { self.own_entries_bound() } else { self.config.log_memory_bytes };
         if self.log.pinned_bytes() >= bound {
             self.marks.busy += 1;
             return Err(Refused::Busy);
         }
         Ok(self.append_own(now, kind, payload))
+    }
+
+    /// The memory bound for the leader's own entries.
+    pub(crate) fn own_entries_bound(&self) -> u64 {
+        let bound = self.config.log_memory_bytes;
+        bound.saturating_add(bound / RESERVE)
     }
 
     /// Appends an entry of this term, stamped with cluster time (T1).

@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use atomix_protocol::change::Tolerance;
+use atomix_protocol::mutant::Mutant;
 use atomix_protocol::{Configuration, MemberKind, ServerId};
 
 /// Whether a server's vote counts in this configuration.
@@ -25,12 +27,19 @@ pub(crate) fn log_holders(configuration: &Configuration) -> Vec<ServerId> {
     servers
 }
 
-/// The greatest value that a quorum has reached; while a change is under way, a quorum of each side. `None` without voters.
+/// The greatest value that a quorum has reached; while a change is under way, a quorum of each side. `None` without
+/// voters.
 pub(crate) fn reached<T: Ord + Copy>(
     configuration: &Configuration,
     value: impl Fn(ServerId) -> T,
 ) -> Option<T> {
-    let current = majority(configuration.voters().map(&value).collect())?;
+    if Mutant::B18.active() {
+        return majority(all_voters(configuration).into_iter().map(&value).collect());
+    }
+    let holders = |id: &ServerId| Mutant::B21.active() && holds_log(configuration, *id);
+    let counts =
+        configuration.members.iter().map(|m| m.id).filter(|id| configuration.is_voter(*id) || holders(id));
+    let current = majority(counts.map(&value).collect())?;
     match &configuration.outgoing_voters {
         Some(outgoing) => {
             majority(outgoing.iter().copied().map(&value).collect()).map(|other| other.min(current))
@@ -42,6 +51,35 @@ pub(crate) fn reached<T: Ord + Copy>(
 /// Whether a quorum is among those that hold.
 pub(crate) fn holds(configuration: &Configuration, of: impl Fn(ServerId) -> bool) -> bool {
     reached(configuration, of).unwrap_or(false)
+}
+
+/// What a configuration can lose and still decide, and how many of its voters answer.
+pub(crate) fn tolerance(configuration: &Configuration, answers: impl Fn(ServerId) -> bool) -> Tolerance {
+    let all = all_voters(configuration);
+    let incoming = configuration.voters().count();
+    let outgoing = configuration.outgoing_voters.as_ref().map_or(incoming, Vec::len);
+    // A server on both sides is counted by both: of the least that decide, as many as possible are such.
+    let both =
+        incoming + outgoing - if configuration.outgoing_voters.is_some() { all.len() } else { incoming };
+    let (one, other) = (incoming / 2 + 1, outgoing / 2 + 1);
+    let quorum = one + other - both.min(one).min(other);
+    let failures = incoming.min(outgoing).saturating_sub(1) / 2;
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Tolerance {
+        voters: count(all.len()),
+        quorum: count(quorum),
+        failures: count(failures),
+        answering: count(all.iter().filter(|server| answers(**server)).count()),
+    }
+}
+
+/// The voters of both sides, ascending.
+fn all_voters(configuration: &Configuration) -> Vec<ServerId> {
+    let mut all: Vec<ServerId> =
+        configuration.voters().chain(outgoing(configuration).iter().copied()).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 fn outgoing(configuration: &Configuration) -> &[ServerId] {
@@ -114,6 +152,38 @@ mod tests {
         }
         assert!(votes(&joint, ServerId(5)) && !votes(&joint, ServerId(6)));
         assert_eq!(log_holders(&joint).len(), 5);
+    }
+
+    #[test]
+    fn tolerance_is_what_the_smaller_side_can_lose() {
+        // voters, outgoing: all voters, needed, may fail
+        for (voters, outgoing, expected) in [
+            (&[1][..], None, (1, 1, 0)),
+            (&[1, 2], None, (2, 2, 0)),
+            (&[1, 2, 3], None, (3, 2, 1)),
+            (&[1, 2, 3, 4], None, (4, 3, 1)),
+            (&[1, 2, 3, 4, 5, 6, 7], None, (7, 4, 3)),
+            (&[1, 2, 3, 4], Some(&[1, 2, 3][..]), (4, 3, 1)),
+            (&[1, 4, 5], Some(&[1, 2, 3]), (5, 3, 1)),
+            (&[4, 5, 6], Some(&[1, 2, 3]), (6, 4, 1)),
+            (&[1], Some(&[1, 2, 3]), (3, 2, 0)),
+            (&[2, 3], Some(&[1, 2, 3]), (3, 2, 0)),
+        ] {
+            let configuration = configuration(voters, &[8], outgoing);
+            let tolerance = tolerance(&configuration, |server| server.0 != 2);
+            let Tolerance { voters: all, quorum, failures, answering } = tolerance;
+            assert_eq!((all, quorum, failures), expected, "{voters:?} {outgoing:?}");
+            let two = voters.contains(&2) || outgoing.is_some_and(|outgoing| outgoing.contains(&2));
+            assert_eq!(answering, all - u32::from(two), "{voters:?} {outgoing:?}");
+            // The least that decide, and the most that may fail, found by trying.
+            let decides = |set: u32| holds(&configuration, |server| set & (1 << server.0) != 0);
+            let everyone = all_voters(&configuration).iter().fold(0u32, |set, server| set | (1 << server.0));
+            let subsets = || (0..256u32).filter(|set| set & !everyone == 0);
+            let least = subsets().filter(|set| decides(*set)).map(u32::count_ones).min();
+            assert_eq!(least, Some(quorum), "{voters:?} {outgoing:?}");
+            let fatal = subsets().filter(|set| !decides(everyone & !set)).map(u32::count_ones).min();
+            assert_eq!(fatal, Some(failures + 1), "{voters:?} {outgoing:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,8 @@ use rand::rngs::Xoshiro256PlusPlus;
 use crate::clock::Clock;
 use crate::durability::Durability;
 use crate::invariant::Checked;
-use crate::log::Log;
+use crate::lease::Promise;
+use crate::log::{Log, later};
 use crate::progress::Progress;
 use crate::role::{Following, State};
 use crate::snapshot::Snapshots;
@@ -53,7 +54,11 @@ pub struct Raft {
     pub(crate) handed: Index,
     pub(crate) state: State,
     pub(crate) following: Following,
+    /// What it promised to leaders. Invariant: forgotten neither with a term nor with a link (R3).
+    pub(crate) promise: Promise,
     pub(crate) snapshots: Snapshots,
+    /// The latest configuration known to be committed. Invariant: its index never goes back.
+    pub(crate) committed_configuration: Configuration,
     pub(crate) clock: Clock,
     pub(crate) timers: Timers,
     pub(crate) outputs: Vec<Output>,
@@ -77,12 +82,23 @@ impl Raft {
         let Recovered { mut hard_state, configuration, snapshot, entries } = recovered;
         let base = snapshot.as_ref().map_or(EntryId::ZERO, |meta| meta.last);
         let rebuilds = snapshot.is_some() && entries.is_empty();
-        let in_use = snapshot.as_ref().map_or(&configuration, |meta| &meta.configuration).clone();
-        let log = Log::new(base, in_use, entries);
+        let committed_configuration = match &snapshot {
+            Some(meta) => later(meta.configuration.clone(), configuration.clone()),
+            None => configuration.clone(),
+        };
+        let end = entries.last().map_or(base.index, |entry| entry.id.index);
+        // Where the log has come to it, the log knows of it, and which one was in use before.
+        let known = match &snapshot {
+            Some(meta) if configuration.index <= end => meta.configuration.clone(),
+            _ => committed_configuration.clone(),
+        };
+        let log = Log::new(base, known, entries);
+        // An own snapshot can be durable before the term of its last entry is: entries are applied that this disk lacks.
+        let durable = hard_state;
         if log.last().term > hard_state.term {
             hard_state = HardState { term: log.last().term, voted_for: None };
         }
-        let mut durability = Durability::new(hard_state, log.last().index, configuration.index);
+        let mut durability = Durability::new(durable, log.last().index, configuration.index);
         if rebuilds {
             // The log on disk may end before the snapshot, or contradict it: it goes on behind it.
             durability.reset(base);
@@ -92,6 +108,12 @@ impl Raft {
         if !Mutant::C06.active() {
             clock.hear(log.last_time().unwrap_or_default());
         }
+        // Without a term nothing was ever acknowledged.
+        let promise = if hard_state.term == Term::ZERO || is_alone(log.configuration()) {
+            Promise::default()
+        } else {
+            Promise::unknown(now, hard_state.term, &config)
+        };
         let reported = (Role::Follower, hard_state.term, None);
         let mut raft = Raft {
             server,
@@ -104,7 +126,9 @@ impl Raft {
             handed: base.index,
             state: State::Follower,
             following: Following::default(),
+            promise,
             snapshots: Snapshots::new(snapshot),
+            committed_configuration,
             clock,
             timers: Timers::new(now),
             outputs: Vec::new(),
@@ -113,9 +137,10 @@ impl Raft {
             checked: Checked::default(),
             reported,
         };
-        let known = quorum::holds_log(raft.log.configuration(), server);
+        // It may have left: then it takes no part any more. Or the configuration that says so may never be committed.
+        let known = [&configuration, &raft.committed_configuration, raft.log.configuration()];
         assert!(
-            known || raft.log.configuration().member(server).is_some(),
+            known.iter().any(|known| known.member(server).is_some()),
             "server {server} is not in the configuration"
         );
         if !quorum::holds(raft.log.configuration(), |voter| voter == server) {
@@ -139,20 +164,23 @@ impl Raft {
             Input::ChunkWritten { last, outcome } => self.on_chunk_written(last, outcome),
             Input::Installed { last } => self.on_installed(now, last),
         }
+        self.tend_change(now);
         self.report_role();
         self.check_invariants();
     }
 
     /// Ends a batch of inputs: replicates and writes what gathered, and hands over the outputs in order.
     pub fn drain(&mut self, now: LocalTime) -> Vec<Output> {
-        self.begin_read_round();
+        self.begin_read_round(now);
         // Replication leaves before the own write (§10.2.1).
         self.replicate(now);
-        let committed = self.log.configuration_at(self.commit_index);
-        if let Some((token, batch)) = self.durability.next_write(self.hard_state, &self.log, committed) {
+        let configurations = self.take_committed_configurations();
+        let committed = &self.committed_configuration;
+        if let Some((token, batch)) = self.durability.next_write(now, self.hard_state, &self.log, committed) {
             self.outputs.push(Output::Write { token, batch });
         }
         self.hand_on();
+        self.outputs.extend(configurations);
         self.check_invariants();
         core::mem::take(&mut self.outputs)
     }
@@ -171,11 +199,14 @@ impl Raft {
                 leader.progress.values_mut().for_each(Progress::retry_fetch);
                 self.check_quorum(now);
                 self.resend_chunks(now);
-                self.begin_heartbeat_round();
+                self.tend_members(now);
+                self.tend_leadership(now);
+                self.begin_heartbeat_round(now);
+                self.pursue_hand_over();
             }
             return;
         }
-        if self.timers.take_fast(now, &mut self.rng) && self.may_campaign() {
+        if self.timers.take_fast(now, &mut self.rng) && self.may_campaign(now) {
             self.marks.fast_prevote += 1;
             self.start_pre_vote(now);
         } else if now >= self.timers.election {
@@ -186,8 +217,12 @@ impl Raft {
     fn on_message(&mut self, now: LocalTime, from: ServerId, message: PeerMessage) {
         let term = named_term(&message);
         let believable = term.0 <= self.hard_state.term.0.saturating_add(TERM_JUMP) && term.0 < u64::MAX;
-        if from == self.server || !quorum::holds_log(self.log.configuration(), from) || !believable {
+        if from == self.server || !believable {
             self.marks.hostile_refused += 1;
+            return;
+        }
+        if !self.hears(from, &message) {
+            self.marks.removed_ignored += 1;
             return;
         }
         match message {
@@ -200,6 +235,7 @@ impl Raft {
             PeerMessage::InstallSnapshot(message) => self.on_install_snapshot(now, from, message),
             PeerMessage::InstallSnapshotReply(reply) => self.on_install_snapshot_reply(now, from, &reply),
             PeerMessage::TimeoutNow(message) => self.on_timeout_now(now, from, &message),
+            PeerMessage::Configure(message) => self.on_configure(now, message),
         }
     }
 
@@ -240,6 +276,11 @@ impl Raft {
     }
 }
 
+/// Whether nobody but the first server was ever a member: then nobody else can ever have led.
+fn is_alone(configuration: &Configuration) -> bool {
+    configuration.members.len() == 1 && configuration.next_server_id <= 2
+}
+
 /// The term in which a message claims that a server is, or may soon be.
 fn named_term(message: &PeerMessage) -> Term {
     match message {
@@ -252,5 +293,6 @@ fn named_term(message: &PeerMessage) -> Term {
         PeerMessage::InstallSnapshot(message) => message.term,
         PeerMessage::InstallSnapshotReply(reply) => reply.term,
         PeerMessage::TimeoutNow(message) => message.term,
+        PeerMessage::Configure(message) => message.term,
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Reads {
     pub(crate) unsent: bool,
     /// Reads that no round was begun for.
     waiting: Vec<u64>,
+    /// The same, but the lease is not enough for them.
+    insisting: Vec<u64>,
     /// Reads in the order of their rounds.
     asked: VecDeque<Batch>,
     /// How many of `waiting` were already counted as waiting for the own-term entry.
@@ -38,7 +40,12 @@ struct Batch {
 impl Reads {
     /// All reads that were not confirmed.
     pub(crate) fn into_all(self) -> Vec<u64> {
-        self.asked.into_iter().flat_map(|batch| batch.reads).chain(self.waiting).collect()
+        self.asked
+            .into_iter()
+            .flat_map(|batch| batch.reads)
+            .chain(self.waiting)
+            .chain(self.insisting)
+            .collect()
     }
 
     /// Whether reads wait for the answer to a round.
@@ -75,27 +82,43 @@ impl Raft {
         Ok(())
     }
 
+    /// The same, but the lease is not enough: for a read whose answer came too late for that (R3).
+    ///
+    /// # Errors
+    /// If this server does not lead.
+    pub fn read_by_round(&mut self, _now: LocalTime, read: u64) -> Result<(), Refused> {
+        match &mut self.state {
+            State::Leader(leader) => leader.reads.insisting.push(read),
+            _ => return Err(Refused::NotLeader { leader: self.leader() }),
+        }
+        Ok(())
+    }
+
     /// Begins a round. It goes out with the next drain.
-    pub(crate) fn begin_round(&mut self) {
+    pub(crate) fn begin_round(&mut self, now: LocalTime) {
         if let State::Leader(leader) = &mut self.state {
             leader.reads.begin();
+            leader.lease.begin(leader.reads.round, now);
         }
     }
 
-    /// Begins the round of a heartbeat. Reads whose round was not answered since the last one are confirmed by this one.
-    pub(crate) fn begin_heartbeat_round(&mut self) {
+    /// Begins the round of a heartbeat. Reads whose round was not answered since the last one are confirmed by this
+    /// one.
+    pub(crate) fn begin_heartbeat_round(&mut self, now: LocalTime) {
         if let State::Leader(leader) = &mut self.state {
             self.marks.read_round_repeated += u64::from(leader.reads.are_asked());
-            leader.reads.begin();
+            self.begin_round(now);
         }
     }
 
-    /// Begins one round for all reads that came since the last drain. They wait until an entry of this term is committed:
-    /// before that the commit index may lie behind what an earlier leader answered (§6.4, R1).
-    pub(crate) fn begin_read_round(&mut self) {
+    /// Begins one round for all reads that came since the last drain, but for those that the lease is enough for.
+    /// They wait until an entry of this term is committed: before that the commit index may lie behind what an
+    /// earlier leader answered (§6.4, R1).
+    pub(crate) fn begin_read_round(&mut self, now: LocalTime) {
+        let leases = self.lease_holds(now);
         let State::Leader(leader) = &mut self.state else { return };
         let reads = &mut leader.reads;
-        if reads.waiting.is_empty() {
+        if reads.waiting.is_empty() && reads.insisting.is_empty() {
             return;
         }
         if self.commit_index < leader.first && !Mutant::B22.active() {
@@ -104,14 +127,31 @@ impl Raft {
             return;
         }
         reads.marked = 0;
-        reads.begin();
-        let waiting = core::mem::take(&mut reads.waiting);
-        reads.asked.push_back(Batch { round: reads.round, index: self.commit_index, reads: waiting });
+        let index = self.commit_index;
+        if leases && !reads.waiting.is_empty() {
+            let reads = core::mem::take(&mut reads.waiting);
+            self.counters.reads_confirmed += reads.len() as u64;
+            self.marks.read_by_lease += reads.len() as u64;
+            self.outputs.push(Output::ReadsReady { reads, index, lease: true });
+        }
+        let mut asked = core::mem::take(&mut reads.insisting);
+        asked.append(&mut reads.waiting);
+        if asked.is_empty() {
+            return;
+        }
+        // Fresh for each attempt: an answer to an earlier round says nothing of now (Q3).
+        if !Mutant::B23.active() {
+            self.begin_round(now);
+        }
+        if let State::Leader(leader) = &mut self.state {
+            leader.reads.asked.push_back(Batch { round: leader.reads.round, index, reads: asked });
+        }
         self.counters.read_rounds += 1;
     }
 
     /// Looks whether a quorum has answered a later round. This server has answered every round it began.
     pub(crate) fn confirm_rounds(&mut self) {
+        self.extend_lease();
         let State::Leader(leader) = &mut self.state else { return };
         let (own, current) = (self.server, leader.reads.round);
         let answered =
@@ -121,7 +161,7 @@ impl Raft {
         self.outputs.push(Output::RoundConfirmed { term: self.hard_state.term, round });
         for (index, reads) in confirmed {
             self.counters.reads_confirmed += reads.len() as u64;
-            self.outputs.push(Output::ReadsReady { reads, index });
+            self.outputs.push(Output::ReadsReady { reads, index, lease: false });
         }
     }
 

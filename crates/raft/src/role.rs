@@ -7,14 +7,17 @@
 //!    └──────── a leader of the term is heard, or a later term, or no quorum answers ──┘
 //! ```
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use atomix_protocol::mutant::Mutant;
 use atomix_protocol::{ClusterTime, EntryKind, HardState, Index, LocalTime, Round, ServerId, Term};
 use bytes::Bytes;
 
+use crate::lease::{Lease, Promise};
 use crate::progress::Progress;
 use crate::read_index::Reads;
+use crate::transfer::HandOver;
 use crate::{Output, Raft, quorum};
 
 /// What a server is at the moment.
@@ -49,15 +52,15 @@ pub(crate) enum State {
     Follower,
     PreCandidate(Ballot),
     Candidate(Ballot),
-    Leader(Leader),
+    Leader(Box<Leader>),
 }
 
 /// Who has said yes to a campaign.
 #[derive(Debug, Default)]
 pub(crate) struct Ballot {
     pub(crate) granted: BTreeSet<ServerId>,
-    /// Set when a TimeoutNow caused the campaign (§3.10).
-    pub(crate) transfer: Option<Round>,
+    /// Set when a TimeoutNow caused the campaign (§3.10): who sent it, and the round it named.
+    pub(crate) transfer: Option<(ServerId, Round)>,
 }
 
 /// What a leader keeps (Figure 3.1: volatile state on leaders).
@@ -67,6 +70,23 @@ pub(crate) struct Leader {
     pub(crate) first: Index,
     pub(crate) progress: BTreeMap<ServerId, Progress>,
     pub(crate) reads: Reads,
+    /// Where its log ended at each heartbeat of the last election timeout, and at the one before.
+    pub(crate) ends: VecDeque<(LocalTime, Index)>,
+    /// Heartbeats since its election.
+    pub(crate) beats: u32,
+    /// The committed configuration leaves it out: it has begun to hand over.
+    pub(crate) gives_way: bool,
+    pub(crate) lease: Lease,
+    /// When it was elected.
+    pub(crate) since: LocalTime,
+    /// The leader that handed over to this one (§3.10).
+    pub(crate) given_by: Option<ServerId>,
+    /// Leadership is being handed over.
+    pub(crate) hand_over: Option<HandOver>,
+    /// When its own disk was found to hang (D6).
+    pub(crate) stalled: Option<LocalTime>,
+    /// Does not give way to a greater priority before then.
+    pub(crate) yield_at: LocalTime,
 }
 
 /// What a server keeps of the leader of its term. Forgotten with the term.
@@ -86,6 +106,8 @@ pub(crate) struct Following {
     pub(crate) matched: Index,
     /// The greatest round it sent.
     pub(crate) round: Round,
+    /// The greatest round it sent in AppendEntries, whose promise this server has made (R3).
+    pub(crate) promised: Round,
     /// The greatest round that was answered.
     pub(crate) answered: Round,
     /// An acknowledgement waits for the disk (R2).
@@ -99,7 +121,7 @@ impl Raft {
             self.follow(now);
             self.hard_state = HardState { term, voted_for: None };
             self.following = Following::default();
-            self.snapshots.abandon();
+            self.abandon_snapshot();
         }
     }
 
@@ -107,6 +129,7 @@ impl Raft {
     pub(crate) fn follow(&mut self, now: LocalTime) {
         let state = core::mem::replace(&mut self.state, State::Follower);
         if let State::Leader(leader) = state {
+            self.promise_own_lease(now, &leader.lease, leader.reads.round);
             let reads = leader.reads.into_all();
             let mut own =
                 self.log.slice(self.commit_index.next(), self.log.last().index, u64::MAX).into_iter();
@@ -164,6 +187,10 @@ impl Raft {
             self.clock.heard().max(self.log.last_time().unwrap_or_default())
         };
         self.clock.lead(now, start);
+        let given_by = match &self.state {
+            State::Candidate(ballot) => ballot.transfer.map(|(leader, _)| leader),
+            _ => None,
+        };
         let followers =
             quorum::log_holders(self.log.configuration()).into_iter().filter(|id| *id != self.server);
         let progress = followers.map(|id| (id, Progress::new(last, now))).collect();
@@ -171,41 +198,76 @@ impl Raft {
         self.following.lost = false;
         self.timers.stop_fast();
         self.timers.heartbeat = now + self.config.heartbeat;
-        self.state = State::Leader(Leader { first: last.next(), progress, reads: Reads::default() });
+        let first = last.next();
+        self.state = State::Leader(Box::new(Leader {
+            first,
+            progress,
+            reads: Reads::default(),
+            ends: [(now, first)].into(),
+            beats: 0,
+            gives_way: false,
+            lease: Lease::new(&self.config),
+            since: now,
+            given_by,
+            hand_over: None,
+            stalled: None,
+            yield_at: now,
+        }));
         self.append_own(now, EntryKind::NoOp, Bytes::new());
-        self.begin_round();
+        self.begin_round(now);
     }
 
-    /// Whether this server may campaign: it votes, and no snapshot is being put in place of its state (R6).
-    pub(crate) fn may_campaign(&self) -> bool {
-        quorum::votes(self.log.configuration(), self.server) && !self.snapshots.is_replacing()
+    /// Whether this server could lead: it votes, no snapshot is being put in place of its state (R6), and its disk does not hang
+    /// (D6).
+    pub(crate) fn is_eligible(&self, now: LocalTime) -> bool {
+        self.counts_as_voter() && !self.snapshots.is_replacing() && !self.is_disk_stalled(now)
     }
 
-    /// Whether a leader is alive as far as this server can tell, so that nobody gets its vote (§4.2.3). A closed link to the
-    /// leader lifts it (R4).
-    pub(crate) fn is_sticky(&self, now: LocalTime) -> bool {
+    /// Whether this server votes, or did until a configuration that is not known to be committed. In that case it may be the only
+    /// one that could be elected: others may need its vote, and it gives it to no shorter log (§4.2.2).
+    fn counts_as_voter(&self) -> bool {
+        let latest = self.log.configuration();
+        let before = self.log.configuration_before().filter(|_| latest.index > self.commit_index);
+        quorum::votes(latest, self.server) || before.is_some_and(|before| quorum::votes(before, self.server))
+    }
+
+    /// Whether this server may campaign: it could lead, and has promised nobody not to (R3).
+    pub(crate) fn may_campaign(&self, now: LocalTime) -> bool {
+        self.is_eligible(now) && !self.is_bound(now, None)
+    }
+
+    /// Whether a leader is alive as far as this server can tell, so that nobody else gets its vote (§4.2.3). A closed link to the
+    /// leader lifts it (R4). A leader that asks for votes itself has given up.
+    pub(crate) fn is_sticky(&self, now: LocalTime, candidate: ServerId) -> bool {
         let shortest = self.config.election_timeout.0;
         if matches!(self.state, State::Leader(_)) {
             return self.quorum_contact(now).is_some_and(|contact| now.since(contact) < shortest);
         }
-        !self.following.lifted && self.following.heard.is_some_and(|heard| now.since(heard) < shortest)
+        let another = self.following.leader != Some(candidate);
+        another
+            && !self.following.lifted
+            && self.following.heard.is_some_and(|heard| now.since(heard) < shortest)
     }
 
     /// No leader for an election timeout: asks whether a campaign could win.
     pub(crate) fn on_election_timeout(&mut self, now: LocalTime) {
         self.timers.restart_election(now, &self.config, &mut self.rng);
         self.following.lost = true;
-        if self.may_campaign() {
+        if self.may_campaign(now) {
             self.start_pre_vote(now);
         }
     }
 
-    /// The link that carried that server's messages closed. If it leads, it may be dead (R4).
+    /// The link that carried that server's messages closed. If it leads, it may be dead (R4). What this server promised it stands
+    /// all the same (R3): the fast pre-vote waits for the end of that.
     pub(crate) fn on_link_closed(&mut self, now: LocalTime, from: ServerId) {
-        if self.following.leader == Some(from) && matches!(self.state, State::Follower) && self.may_campaign()
-        {
+        let follows = self.following.leader == Some(from) && matches!(self.state, State::Follower);
+        if follows && self.is_eligible(now) {
+            if Mutant::C09.active() {
+                self.promise = Promise::default();
+            }
             self.following.lifted = true;
-            self.timers.start_fast(now, &mut self.rng);
+            self.timers.start_fast(now.max(self.promise.until()), &mut self.rng);
         }
     }
 }

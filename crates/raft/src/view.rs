@@ -110,6 +110,12 @@ impl Raft {
         self.log.configuration()
     }
 
+    /// The latest configuration that is known to be committed. The one in use may be another.
+    #[must_use]
+    pub fn committed_configuration(&self) -> &Configuration {
+        &self.committed_configuration
+    }
+
     /// The entry at an index, if memory holds it.
     #[must_use]
     pub fn entry(&self, index: Index) -> Option<&Entry> {

@@ -1,6 +1,7 @@
 //! AppendEntries: entries, and heartbeats without any (§3.5, §10.2).
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use atomix_protocol::mutant::Mutant;
 use atomix_protocol::peer::{AppendEntries, AppendEntriesReply, AppendOutcome, PeerMessage};
@@ -64,6 +65,7 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else { return };
         let (Some(progress), Some(last)) = (leader.progress.get_mut(&to), entries.last()) else { return };
         progress.sent(last.id.index, entries.iter().map(Entry::weight).sum());
+        self.marks.served_from_tail += u64::from(prev.index < self.snapshots.published_index());
         self.counters.appends_sent += 1;
         self.counters.entries_sent += entries.len() as u64;
         self.counters.largest_in_flight = self.counters.largest_in_flight.max(progress.in_flight() as u64);
@@ -93,7 +95,7 @@ impl Raft {
             prev,
             leader_commit: self.commit_index,
             time: self.clock.now(now),
-            promise_ms: 0,
+            promise_ms: self.promise_ms(),
             round: self.round(),
             entries,
         };
@@ -140,9 +142,9 @@ impl Raft {
     pub(crate) fn on_link_opened(&mut self, now: LocalTime, to: ServerId) {
         match &mut self.state {
             State::Leader(leader) => {
-                let Some(progress) = leader.progress.get_mut(&to) else { return };
+                let Some(progress) = leader.progress.get_mut(&to) else { return self.send_configure(to) };
                 if matches!(progress.mode, Mode::Snapshot(_)) {
-                    self.resend_chunk(now, to);
+                    self.resend_chunks_to(now, to);
                 } else {
                     progress.probe();
                 }
@@ -170,6 +172,7 @@ impl Raft {
             return;
         }
         self.following.fresh = Some((now, message.leader_commit));
+        self.promise(now, message.round, message.promise_ms);
         let prompt = message.entries.is_empty() || message.round > self.following.answered;
         let prev = message.prev;
         if !self.agrees_at(prev) {
@@ -182,6 +185,20 @@ impl Raft {
         self.snapshots.outrun(through);
         self.follow_commit(message.leader_commit, through);
         self.acknowledge(prompt);
+    }
+
+    /// Promises what is asked, by acknowledging the round (R3). Longer than this server's shortest election timeout it can't promise:
+    /// its next process would not keep to it.
+    fn promise(&mut self, now: LocalTime, round: Round, millis: u32) {
+        let asked = Duration::from_millis(millis.into());
+        if asked > self.config.election_timeout.0 {
+            self.marks.promise_too_long += 1;
+            return;
+        }
+        self.following.promised = self.following.promised.max(round);
+        if !asked.is_zero() {
+            self.promise.make(now, now + asked, (self.hard_state.term, round));
+        }
     }
 
     /// Whether this log holds `prev`. What is committed here is in every leader's log.
@@ -230,6 +247,7 @@ impl Raft {
             self.commit_index
         );
         self.marks.suffix_truncated += 1;
+        self.marks.configuration_rolled_back += u64::from(self.log.configuration().index > after);
         self.log.truncate_after(after);
         self.durability.truncated(self.log.last());
         self.following.matched = self.following.matched.min(after);
@@ -257,7 +275,7 @@ impl Raft {
     }
 
     fn reply_append(&mut self, to: ServerId, outcome: AppendOutcome) {
-        let round = if outcome == AppendOutcome::StaleTerm { Round::ZERO } else { self.following.round };
+        let round = if outcome == AppendOutcome::StaleTerm { Round::ZERO } else { self.following.promised };
         self.following.answered = self.following.answered.max(round);
         let reply = AppendEntriesReply { term: self.hard_state.term, round, outcome };
         self.send(to, PeerMessage::AppendEntriesReply(reply));
@@ -279,6 +297,9 @@ impl Raft {
         }
         let State::Leader(leader) = &mut self.state else { return };
         let Some(progress) = leader.progress.get_mut(&from) else { return };
+        if current && reply.round <= leader.reads.round {
+            progress.promised = progress.promised.max(reply.round);
+        }
         match reply.outcome {
             AppendOutcome::Durable(index) => {
                 if !current {
@@ -287,6 +308,7 @@ impl Raft {
                 if progress.durable(index) || !current {
                     self.advance_commit();
                     self.compact_log();
+                    self.pursue_hand_over();
                 }
             }
             AppendOutcome::Mismatch { prev, hint } => {
@@ -302,6 +324,7 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else { return false };
         let Some(progress) = leader.progress.get_mut(&from) else { return false };
         progress.contact = now;
+        progress.answered = true;
         if round <= leader.reads.round {
             progress.round = progress.round.max(round);
         }

@@ -1,16 +1,23 @@
-//! InstallSnapshot: chunk by chunk, one at a time (§5.3, R6).
+//! InstallSnapshot: in chunks, a window of them on the way, resumed where the follower stands (§5.3, R6).
+
+use alloc::vec::Vec;
 
 use atomix_protocol::peer::{InstallOutcome, InstallSnapshot, InstallSnapshotReply, PeerMessage};
 use atomix_protocol::{ClusterTime, EntryId, LocalTime, Round, ServerId, Term};
 use bytes::Bytes;
 
-use crate::progress::{Mode, Transfer};
+use crate::chunks::{Heard, Transfer};
+use crate::progress::Mode;
 use crate::role::State;
-use crate::snapshot::Receiving;
+use crate::snapshot::{Receiving, Stage};
 use crate::{Output, Raft};
 
 /// So many of the longest election timeouts may a follower be silent before a transfer to it is given up.
 const TRANSFER_PATIENCE: u32 = 10;
+/// So many times as long may it answer and yet get nowhere.
+const STUCK: u32 = 10;
+/// So many own windows of a leader's bytes may wait for this disk: a leader's window may be another.
+const UNWRITTEN_WINDOWS: u64 = 4;
 
 impl Raft {
     // Sending.
@@ -18,49 +25,57 @@ impl Raft {
     /// Begins to send the newest snapshot to a follower whose entries are gone. If the follower is past that snapshot, storage
     /// has lost what it should hold; the next heartbeat tries again.
     pub(crate) fn start_transfer(&mut self, now: LocalTime, to: ServerId) {
+        let (round, retry) = (self.round(), now + self.config.election_timeout.0);
         let State::Leader(leader) = &mut self.state else { return };
         let (Some(progress), Some(meta)) = (leader.progress.get_mut(&to), &self.snapshots.published) else {
             return;
         };
         if progress.match_index() < meta.last.index {
-            progress.transfer(meta.clone(), now + self.config.election_timeout.0);
+            progress.transfer(Transfer::new(meta.clone(), round, now, retry));
             self.read_chunk(to);
         }
     }
 
-    /// Asks storage for the current chunk.
+    /// Asks storage for the next chunk, if the window has room for it.
     fn read_chunk(&mut self, to: ServerId) {
-        if let Some(Transfer { meta, offset, .. }) = self.transfer_to(to) {
-            let (meta, offset) = (meta.clone(), *offset);
-            let bytes = self.config.snapshot_chunk_bytes;
+        let (bytes, window) = (self.config.snapshot_chunk_bytes, self.config.snapshot_bytes_in_flight);
+        let Some(transfer) = self.transfer_to(to) else { return };
+        if let Some(offset) = transfer.next_read(window) {
+            let meta = transfer.meta.clone();
             self.outputs.push(Output::ReadChunk { to, meta, offset, bytes });
         }
     }
 
-    /// Sends the current chunk again if it was sent.
-    pub(crate) fn resend_chunk(&mut self, now: LocalTime, to: ServerId) {
+    /// What is on the way to that follower may be lost: goes on from what it has.
+    pub(crate) fn resend_chunks_to(&mut self, now: LocalTime, to: ServerId) {
         let retry = now + self.config.election_timeout.0;
-        if let Some(transfer) = self.transfer_to(to).filter(|transfer| transfer.sent.is_some()) {
-            transfer.sent = None;
-            transfer.retry = retry;
+        if let Some(transfer) = self.transfer_to(to) {
+            transfer.rewind(retry);
             self.read_chunk(to);
         }
     }
 
-    /// Sends every chunk again that went unanswered for long. A transfer to a follower that is silent for very long is given
-    /// up: it would keep the log behind its snapshot for ever (R6).
+    /// Goes on wherever no answer came for long. A transfer to a follower that is silent for very long, or gets nowhere, is
+    /// given up: it would keep the log behind its snapshot for ever (R6).
     pub(crate) fn resend_chunks(&mut self, now: LocalTime) {
         let State::Leader(leader) = &mut self.state else { return };
         let patience = self.config.election_timeout.1 * TRANSFER_PATIENCE;
-        for progress in leader.progress.values_mut() {
-            if matches!(progress.mode, Mode::Snapshot(_)) && now.since(progress.contact) > patience {
-                progress.probe();
+        let first = self.log.first_in_memory();
+        let mut late = Vec::new();
+        for (to, progress) in &mut leader.progress {
+            let silent = now.since(progress.contact) > patience;
+            if silent || progress.next_index() >= first {
+                progress.caught_up();
+            }
+            if let Mode::Snapshot(transfer) = &progress.mode {
+                if silent || now.since(transfer.moved) > patience * STUCK {
+                    progress.probe();
+                } else if transfer.retry <= now {
+                    late.push(*to);
+                }
             }
         }
-        let late =
-            leader.progress.iter().filter(|(_, p)| matches!(&p.mode, Mode::Snapshot(t) if t.retry <= now));
-        let late: alloc::vec::Vec<ServerId> = late.map(|(id, _)| *id).collect();
-        late.into_iter().for_each(|to| self.resend_chunk(now, to));
+        late.into_iter().for_each(|to| self.resend_chunks_to(now, to));
     }
 
     /// Storage has read a chunk; none: that snapshot is gone, there is a newer one.
@@ -74,28 +89,28 @@ impl Raft {
     ) {
         let retry = now + self.config.election_timeout.0;
         let (term, time, round) = (self.hard_state.term, self.clock.now(now), self.round());
-        let Some(transfer) = self.transfer_to(to) else { return };
-        if transfer.meta.last != last || transfer.offset != offset || transfer.sent.is_some() {
+        let Some(transfer) = self.transfer_to(to).filter(|transfer| transfer.meta.last == last) else {
             return;
+        };
+        if transfer.read(offset) {
+            let Some(data) = data else { return self.restart_transfer(now, to) };
+            let done = transfer.send(data.len() as u64, retry);
+            let meta = transfer.meta.clone();
+            let message = InstallSnapshot { term, meta, offset, data, done, time, round };
+            self.send(to, PeerMessage::InstallSnapshot(message));
         }
-        let Some(data) = data else { return self.restart_transfer(now, to) };
-        transfer.sent = Some(data.len() as u64);
-        transfer.round = round;
-        transfer.retry = retry;
-        let done = offset.saturating_add(data.len() as u64) >= transfer.meta.size;
-        let message = InstallSnapshot { term, meta: transfer.meta.clone(), offset, data, done, time, round };
-        self.send(to, PeerMessage::InstallSnapshot(message));
+        self.read_chunk(to);
     }
 
     /// Begins again with whatever snapshot is the newest now; with the same one, after a while.
     fn restart_transfer(&mut self, now: LocalTime, to: ServerId) {
         let newest = self.snapshots.published_index();
+        let retry = now + self.config.election_timeout.0;
         let Some(transfer) = self.transfer_to(to) else { return };
         if newest > transfer.meta.last.index {
             self.start_transfer(now, to);
         } else {
-            transfer.offset = 0;
-            transfer.sent = Some(0);
+            transfer.rewind(retry);
         }
         self.compact_log();
     }
@@ -126,35 +141,65 @@ impl Raft {
             return; // Answered when it is in place.
         }
         if last.index <= self.commit_index {
-            self.snapshots.abandon();
-            // What is committed and durable here can't differ from it (M12). Not durable yet: the leader asks again.
-            if last.index <= self.durability.index() {
-                self.following.matched = self.following.matched.max(last.index);
-                self.reply_install(from, message.term, last, InstallOutcome::Installed);
-            }
-            return;
+            return self.decline_snapshot(from, message.term, last);
         }
         self.take_chunk(from, message);
     }
 
-    /// Writes the chunk aside if it is the one expected, one at a time. A first chunk that comes again does not begin anew: a late
-    /// copy of it would send leader and follower apart for good.
-    fn take_chunk(&mut self, from: ServerId, message: InstallSnapshot) {
-        if self.snapshots.writing {
-            return; // The leader sends it again.
+    /// A snapshot of what is committed here says nothing new, and can't say anything else (M12).
+    fn decline_snapshot(&mut self, from: ServerId, term: Term, last: EntryId) {
+        assert!(
+            self.log.term(last.index).is_none_or(|term| term == last.term),
+            "server {} term {} index {}: a leader's snapshot ends with {last}, and another entry is committed here (through {})",
+            self.server,
+            self.hard_state.term,
+            last.index,
+            self.commit_index
+        );
+        self.snapshots.outrun(self.commit_index);
+        // Not durable yet: the leader asks again.
+        if last.index <= self.durability.index() {
+            self.following.matched = self.following.matched.max(last.index);
+            self.reply_install(from, term, last, InstallOutcome::Installed);
         }
+    }
+
+    /// Has the chunk written aside if it is the one expected. Whoever sends: what was written of the very same snapshot is not
+    /// written again. So a first chunk that comes again does not begin anew: a late copy of it would send leader and
+    /// follower apart for good.
+    fn take_chunk(&mut self, from: ServerId, message: InstallSnapshot) {
         let InstallSnapshot { term, meta, offset, data, done, .. } = message;
-        let next = match &self.snapshots.receiving {
-            Some(receiving) if receiving.meta == meta && receiving.term == term => receiving.next,
-            _ => 0,
-        };
+        let last = meta.last;
+        let held = self.snapshots.receiving.as_ref().filter(|receiving| receiving.meta == meta);
+        if held.is_none() && self.snapshots.writing > 0 {
+            return; // Storage still writes what belongs to another: the leader sends it again.
+        }
+        let (next, unwritten) = held.map_or((0, 0), |held| (held.next, held.next - held.written));
+        if held.is_some_and(|held| held.ended) {
+            return; // Answered when it is verified.
+        }
         if offset != next {
             let outcome = if next == 0 { InstallOutcome::Restart } else { InstallOutcome::Next(next) };
-            return self.reply_install(from, term, meta.last, outcome);
+            return self.reply_install(from, term, last, outcome);
         }
-        self.snapshots.receiving =
-            Some(Receiving { from, term, meta: meta.clone(), next: offset, replacing: false });
-        self.snapshots.writing = true;
+        if unwritten > self.config.snapshot_bytes_in_flight.saturating_mul(UNWRITTEN_WINDOWS) {
+            return; // No leader sends so far ahead.
+        }
+        let other = held.is_some_and(|held| held.from != from);
+        self.marks.install_taken_over += u64::from(next > 0 && other);
+        let written = next - unwritten;
+        let next = next + data.len() as u64;
+        let meta_kept = meta.clone();
+        self.snapshots.receiving = Some(Receiving {
+            from,
+            term,
+            meta: meta_kept,
+            next,
+            written,
+            ended: done,
+            stage: Stage::Gathering,
+        });
+        self.snapshots.writing += 1;
         self.outputs.push(Output::WriteChunk { meta, offset, data, done });
     }
 
@@ -193,21 +238,14 @@ impl Raft {
         else {
             return;
         };
-        let expected =
-            transfer.sent.filter(|length| *length > 0).map(|length| transfer.offset.saturating_add(length));
-        // The follower alone knows where it stands, after an attempt before this one or a restart of its own. But a late answer
-        // tells where it stood once, and must not send the transfer back and forth.
-        let answers = transfer.sent.is_some() && reply.round >= transfer.round;
         let next = match reply.outcome {
             InstallOutcome::Installed => return self.finish_transfer(from, reply.last),
-            InstallOutcome::Next(offset) if Some(offset) == expected => offset,
-            InstallOutcome::Next(offset) if answers && offset < transfer.meta.size => offset,
-            InstallOutcome::Restart if answers && transfer.offset > 0 => 0,
-            InstallOutcome::Next(_) | InstallOutcome::Restart | InstallOutcome::StaleTerm => return,
+            InstallOutcome::Next(offset) => offset,
+            InstallOutcome::Restart => 0,
+            InstallOutcome::StaleTerm => return,
         };
-        transfer.offset = next;
-        transfer.sent = None;
-        transfer.retry = retry;
+        let heard = transfer.hear(next, reply.round, now, retry);
+        self.marks.transfer_resumed += u64::from(heard == Heard::Resumed);
         self.read_chunk(from);
     }
 
@@ -216,6 +254,7 @@ impl Raft {
         if let Some(progress) = leader.progress.get_mut(&from) {
             // Ends the transfer: the follower's log goes on behind the snapshot.
             progress.durable(last.index);
+            progress.catch_up();
         }
         self.advance_commit();
         self.compact_log();
@@ -227,6 +266,6 @@ fn is_well_formed(message: &InstallSnapshot) -> bool {
     let end = offset.checked_add(data.len() as u64);
     let inside = end.is_some_and(|end| end <= meta.size && (end == meta.size) == *done);
     let real = meta.last.index.0 > 0 && meta.last.index.0 < u64::MAX && meta.last.term.0 > 0;
-    let ordered = meta.last.term <= message.term && meta.configuration.index <= meta.last.index;
+    let ordered = meta.last.term <= message.term && meta.configuration.index.0 < u64::MAX;
     inside && real && ordered && message.time < ClusterTime(u64::MAX)
 }

@@ -14,7 +14,7 @@ impl Raft {
             return self.start_election(now, None);
         }
         self.following.lost = true;
-        self.snapshots.abandon();
+        self.abandon_snapshot();
         let granted = [self.server].into();
         self.state = State::PreCandidate(Ballot { granted, transfer: None });
         for to in quorum::log_holders(self.log.configuration()) {
@@ -31,10 +31,14 @@ impl Raft {
     }
 
     pub(crate) fn on_pre_vote(&mut self, now: LocalTime, from: ServerId, message: &PreVote) {
-        let sticky = self.is_sticky(now);
+        if Mutant::B13.active() {
+            self.hard_state.voted_for = None;
+        }
+        let sticky = self.is_sticky(now, from) || self.is_bound(now, None);
         let eligible = message.term > self.hard_state.term && self.is_up_to_date(message.last);
         if eligible && sticky {
             self.marks.prevote_refused_sticky += 1;
+            self.marks.promise_kept += u64::from(self.is_bound(now, None));
         }
         let granted = eligible && !sticky;
         if granted {

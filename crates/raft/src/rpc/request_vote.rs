@@ -9,7 +9,7 @@ use crate::{Raft, quorum};
 
 impl Raft {
     /// Campaigns in the next term. The requests wait until term and own vote are durable, and so does the own vote (R2).
-    pub(crate) fn start_election(&mut self, now: LocalTime, transfer: Option<Round>) {
+    pub(crate) fn start_election(&mut self, now: LocalTime, transfer: Option<(ServerId, Round)>) {
         let term = self.hard_state.term.next();
         if term == self.hard_state.term {
             return; // The last term there is: nobody can be elected any more.
@@ -29,20 +29,25 @@ impl Raft {
     pub(crate) fn send_request_vote(&mut self, to: ServerId) {
         let State::Candidate(ballot) = &self.state else { return };
         if to != self.server && !ballot.granted.contains(&to) && quorum::votes(self.log.configuration(), to) {
-            let (term, last, transfer) = (self.hard_state.term, self.log.last(), ballot.transfer);
+            let (term, last) = (self.hard_state.term, self.log.last());
+            let transfer = ballot.transfer.map(|(_, round)| round);
             self.send(to, PeerMessage::RequestVote(RequestVote { term, last, transfer }));
         }
     }
 
     pub(crate) fn on_request_vote(&mut self, now: LocalTime, from: ServerId, message: &RequestVote) {
-        let sticky = message.transfer.is_none() && self.is_sticky(now);
+        // The TimeoutNow behind it came from the leader of the term before.
+        let lifted = message.transfer.map(|round| (message.term.previous(), round));
+        let bound = self.is_bound(now, lifted);
+        let sticky = bound || (lifted.is_none() && self.is_sticky(now, from));
         if sticky && message.term > self.hard_state.term {
             // While a leader is alive, a later term is not even adopted (§4.2.3).
             self.marks.prevote_refused_sticky += 1;
+            self.marks.promise_kept += u64::from(bound);
         } else {
             self.adopt_term(now, message.term);
         }
-        let free = self.hard_state.voted_for.is_none_or(|candidate| candidate == from);
+        let free = self.hard_state.voted_for.is_none_or(|candidate| candidate == from) && !bound;
         let granted = message.term == self.hard_state.term && free && self.is_up_to_date(message.last);
         if granted {
             self.hard_state.voted_for = Some(from);

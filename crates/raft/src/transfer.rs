@@ -1,0 +1,195 @@
+//! Handing leadership over (§3.10): to a server that is named or to the one that is best placed, because an operator
+//! wants it, because the own disk stalls (D6), or because another has a greater priority.
+
+use core::cmp::Reverse;
+
+use atomix_protocol::change::TransferRefused;
+use atomix_protocol::mutant::Mutant;
+use atomix_protocol::peer::{PeerMessage, TimeoutNow};
+use atomix_protocol::{Index, LocalTime, MemberKind, ServerId};
+
+use crate::role::State;
+use crate::{Output, Raft};
+
+/// A leader leads for so many election timeouts before it gives way to a greater priority: long enough that a cluster
+/// which is falling over does not also pass leadership around.
+const SETTLED: u32 = 5;
+/// Between two attempts at that, in election timeouts.
+const PRIORITY_PAUSE: u32 = 20;
+
+/// Why leadership is handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Asked,
+    Disk,
+    Priority,
+}
+
+/// A hand-over under way.
+#[derive(Debug)]
+pub(crate) struct HandOver {
+    to: ServerId,
+    /// Given up then.
+    until: LocalTime,
+    cause: Cause,
+}
+
+/// A voter that answers.
+#[derive(Clone, Copy, Debug)]
+struct Successor {
+    id: ServerId,
+    priority: u8,
+    durable: Index,
+}
+
+impl Raft {
+    /// Begins to hand over: takes no proposals until another leads, or until the longest election timeout has passed
+    /// ([`Output::TransferFailed`](crate::Output::TransferFailed)). Returns who is to take over: with `None` the
+    /// voter that answers, has the highest priority and the furthest log. It is told to campaign when it holds all of
+    /// this leader's log durably.
+    ///
+    /// Meanwhile reads are confirmed by rounds only.
+    ///
+    /// # Errors
+    /// If it is not begun; [`TransferRefused::Nobody`] also if the server named does not answer.
+    pub fn transfer(&mut self, now: LocalTime, to: Option<ServerId>) -> Result<ServerId, TransferRefused> {
+        let configuration = self.log.configuration();
+        let State::Leader(leader) = &self.state else {
+            let leader = self.leader().and_then(|id| configuration.member(id));
+            return Err(TransferRefused::NotLeader { leader: leader.map(|m| m.client_address.clone()) });
+        };
+        if leader.hand_over.is_some() {
+            return Err(TransferRefused::Pending);
+        }
+        if self.is_changing() {
+            return Err(TransferRefused::Changing);
+        }
+        if let Some(to) = to.filter(|to| *to == self.server || !configuration.is_voter(*to)) {
+            return Err(TransferRefused::NotATarget(to));
+        }
+        let eligible = self.successors(now).filter(|other| to.is_none_or(|to| to == other.id));
+        let best = eligible.max_by_key(|other| (other.priority, other.durable, Reverse(other.id)));
+        let Some(best) = best else { return Err(TransferRefused::Nobody) };
+        self.hand_over(now, best.id, Cause::Asked);
+        Ok(best.id)
+    }
+
+    /// Whether leadership is being handed over: nothing is proposed meanwhile.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        matches!(&self.state, State::Leader(leader) if leader.hand_over.is_some())
+    }
+
+    /// A configuration waits to be committed, or to be followed by the final one: its leader must see it through.
+    fn is_changing(&self) -> bool {
+        let latest = self.log.configuration();
+        latest.index > self.commit_index || latest.outgoing_voters.is_some()
+    }
+
+    /// The other voters that have answered within the shortest election timeout.
+    fn successors(&self, now: LocalTime) -> impl Iterator<Item = Successor> + '_ {
+        let progress = match &self.state {
+            State::Leader(leader) => Some(&leader.progress),
+            _ => None,
+        };
+        let members = &self.log.configuration().members;
+        members.iter().filter(|m| m.kind == MemberKind::Voter && m.id != self.server).filter_map(move |m| {
+            let progress = progress?.get(&m.id)?;
+            let answers = progress.answered && now.since(progress.contact) < self.config.election_timeout.0;
+            answers.then_some(Successor { id: m.id, priority: m.priority, durable: progress.match_index() })
+        })
+    }
+
+    fn hand_over(&mut self, now: LocalTime, to: ServerId, cause: Cause) {
+        let until = now + self.config.election_timeout.1;
+        if let State::Leader(leader) = &mut self.state {
+            leader.hand_over = Some(HandOver { to, until, cause });
+            self.marks.hand_over_begun += 1;
+        }
+        self.pursue_hand_over();
+    }
+
+    /// Tells the successor to campaign, once it holds all of this log durably: else it could not win (M15). The lease
+    /// ends before that leaves; what it names is the last round that it lifts (R3).
+    pub(crate) fn pursue_hand_over(&mut self) {
+        let last = self.log.last().index;
+        let State::Leader(leader) = &mut self.state else { return };
+        let Some(to) = leader.hand_over.as_ref().map(|hand_over| hand_over.to) else { return };
+        if leader.progress.get(&to).is_none_or(|progress| progress.match_index() < last) {
+            return;
+        }
+        let round = leader.reads.round;
+        leader.lease.give_up(round);
+        self.send(to, PeerMessage::TimeoutNow(TimeoutNow { term: self.hard_state.term, round }));
+    }
+
+    /// Leader, with each heartbeat: ends a hand-over that came to nothing, and looks whether one is due.
+    pub(crate) fn tend_leadership(&mut self, now: LocalTime) {
+        self.end_late_hand_over(now);
+        self.check_disk(now);
+        self.yield_to_priority(now);
+    }
+
+    fn end_late_hand_over(&mut self, now: LocalTime) {
+        let State::Leader(leader) = &mut self.state else { return };
+        let Some(late) = leader.hand_over.take_if(|hand_over| now >= hand_over.until) else { return };
+        self.marks.hand_over_failed += 1;
+        if late.cause == Cause::Asked {
+            self.outputs.push(Output::TransferFailed { to: late.to });
+        }
+    }
+
+    /// A leader whose disk hangs hands over to the voter with the furthest durable log, and gives up if that comes to
+    /// nothing (D6). It can go without the disk: neither changes its term or vote. Until then it commits by others'
+    /// copies (§10.2.1). Not if nobody else votes.
+    fn check_disk(&mut self, now: LocalTime) {
+        let stalled =
+            self.is_disk_stalled(now) && self.log.configuration().voters().any(|id| id != self.server);
+        let longest = self.config.election_timeout.1;
+        let best =
+            self.successors(now).max_by_key(|other| (other.durable, other.priority, Reverse(other.id)));
+        let State::Leader(leader) = &mut self.state else { return };
+        if !stalled || Mutant::B36.active() {
+            leader.stalled = None;
+            return;
+        }
+        let since = *leader.stalled.get_or_insert(now);
+        if now.since(since) >= longest {
+            self.marks.stalled_step_down += 1;
+            self.follow(now);
+        } else if let Some(best) = best.filter(|_| leader.hand_over.is_none()) {
+            self.marks.stalled_hand_over += 1;
+            self.hand_over(now, best.id, Cause::Disk);
+        }
+    }
+
+    /// Whether a write has been outstanding for longer than the shortest election timeout (D6).
+    pub(crate) fn is_disk_stalled(&self, now: LocalTime) -> bool {
+        self.durability.outstanding_for(now).is_some_and(|time| time > self.config.election_timeout.0)
+    }
+
+    /// Gives way to a voter of greater priority that has caught up. Never to the one that gave leadership to this
+    /// server, in the same term: it had a reason.
+    fn yield_to_priority(&mut self, now: LocalTime) {
+        let longest = self.config.election_timeout.1;
+        let State::Leader(leader) = &self.state else { return };
+        let settled = now.since(leader.since) >= longest * SETTLED && now >= leader.yield_at;
+        if !settled || leader.hand_over.is_some() || leader.stalled.is_some() || self.is_changing() {
+            return;
+        }
+        let Some(own) = self.log.configuration().member(self.server).map(|m| m.priority) else { return };
+        let given_by = leader.given_by;
+        let caught_up = self.successors(now).filter(|other| {
+            other.priority > own && other.durable >= self.commit_index && Some(other.id) != given_by
+        });
+        let Some(best) = caught_up.max_by_key(|other| (other.priority, other.durable, Reverse(other.id)))
+        else {
+            return;
+        };
+        if let State::Leader(leader) = &mut self.state {
+            leader.yield_at = now + longest * PRIORITY_PAUSE;
+        }
+        self.marks.priority_hand_over += 1;
+        self.hand_over(now, best.id, Cause::Priority);
+    }
+}
