@@ -33,8 +33,8 @@ pub enum ResourceError {
         /// What is there.
         found: String,
     },
-    /// The cluster's servers do not know the kind.
-    #[error("the cluster knows no kind of resource named {0}")]
+    /// Not all of the cluster's servers are known to have the kind (M3).
+    #[error("not all servers of the cluster know a kind of resource named {0}")]
     UnknownKind(&'static str),
     /// Not a path: `/` and names, at most 512 bytes.
     #[error("not a path: {0:?}")]

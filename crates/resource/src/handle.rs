@@ -9,12 +9,13 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use atomix_protocol::client::Consistency;
 use atomix_protocol::codec;
 use atomix_protocol::envelope::{self, Envelope, OpenReply, OpenResource, OperationStatus, Sharing};
-use atomix_protocol::{Index, InstanceId, ResourceId, Sequence};
-use atomix_session::{Completion, Session, Subscription};
+use atomix_protocol::{Index, InstanceId, LocalTime, ResourceId, Sequence};
+use atomix_session::{Completion, NotDone, Outcome, Session, SessionError, Subscription};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
@@ -68,25 +69,19 @@ impl<R: Resource> Handle<R> {
         configuration: &R::Configuration,
         sharing: Sharing,
     ) -> Opening<R> {
-        let completion = match postcard::to_allocvec(configuration) {
-            Ok(configuration) => {
-                let (path, kind, configuration) = (path.into(), R::KIND.into(), configuration.into());
-                let open = Envelope::Open(OpenResource { path, kind, configuration, sharing });
-                session.submit(open.encode(), &mut |_| ())
-            }
-            Err(_) => {
-                return Opening {
-                    session: session.clone(),
-                    path: path.into(),
-                    completion: None,
-                    state: PhantomData,
-                };
-            }
-        };
+        let encoded = postcard::to_allocvec(configuration).ok().map(|configuration| {
+            let (path, kind, configuration) = (path.into(), R::KIND.into(), configuration.into());
+            Envelope::Open(OpenResource { path, kind, configuration, sharing }).encode()
+        });
         Opening {
             session: session.clone(),
             path: path.into(),
-            completion: Some(completion),
+            stage: match &encoded {
+                Some(encoded) => Stage::Asked(session.submit(encoded.clone(), &mut |_| ())),
+                None => Stage::Unencodable,
+            },
+            encoded: encoded.unwrap_or_default(),
+            again_until: session.now() + LEVEL_PATIENCE,
             state: PhantomData,
         }
     }
@@ -185,24 +180,63 @@ impl<R: Resource> Handle<R> {
     }
 }
 
+/// For so long a kind that not all servers are known to have is asked for again (M3): a cluster that has just formed, or that has
+/// just got a binary with another kind, takes a moment to find out.
+const LEVEL_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two attempts.
+const LEVEL_PAUSE: Duration = Duration::from_millis(20);
+
 /// A resource that is being opened.
 #[must_use = "it is being opened, but only awaiting it gives the handle"]
 pub struct Opening<R> {
     session: Arc<dyn Session>,
     path: Arc<str>,
-    /// `None`: the configuration refused to be encoded.
-    completion: Option<Completion>,
+    encoded: Bytes,
+    stage: Stage,
+    again_until: LocalTime,
     state: PhantomData<fn() -> R>,
+}
+
+/// How far an opening is.
+enum Stage {
+    /// The configuration refused to be encoded.
+    Unencodable,
+    Asked(Completion),
+    /// The kind has no level yet; waits, and asks again.
+    Pausing(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+impl<R: Resource> Opening<R> {
+    /// The reply to what was asked; again while the kind has no level.
+    fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<Outcome, ResourceError>> {
+        loop {
+            self.stage = match &mut self.stage {
+                Stage::Unencodable => return Poll::Ready(Err(ResourceError::Unencodable)),
+                Stage::Asked(completion) => match ready!(Pin::new(completion).poll(cx)) {
+                    Err(SessionError::NotDone(NotDone::UnknownKind)) => {
+                        let at = self.session.now() + LEVEL_PAUSE;
+                        if at >= self.again_until {
+                            return Poll::Ready(Err(ResourceError::UnknownKind(R::KIND)));
+                        }
+                        let session = self.session.clone();
+                        Stage::Pausing(Box::pin(async move { session.sleep_until(at).await }))
+                    }
+                    ended => return Poll::Ready(ended.map_err(ResourceError::from)),
+                },
+                Stage::Pausing(pause) => {
+                    ready!(pause.as_mut().poll(cx));
+                    Stage::Asked(self.session.submit(self.encoded.clone(), &mut |_| ()))
+                }
+            };
+        }
+    }
 }
 
 impl<R: Resource> Future for Opening<R> {
     type Output = Result<Handle<R>, ResourceError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(completion) = &mut self.completion else {
-            return Poll::Ready(Err(ResourceError::Unencodable));
-        };
-        let outcome = ready!(Pin::new(completion).poll(cx))?;
+        let outcome = ready!(self.poll_reply(cx))?;
         let path = || self.path.to_string();
         Poll::Ready(match codec::from_bytes::<OpenReply>(&outcome.body) {
             Ok(OpenReply::Opened { instance, resource }) => Ok(Handle {

@@ -80,7 +80,9 @@ pub(crate) struct Kind {
 
 impl Kind {
     pub(crate) fn of<R: Resource>() -> Self {
-        Kind { name: R::KIND, level: R::Operations::LEVEL, create: create::<R>, restore: restore::<R> }
+        // A kind without operations has a level too: level zero is that of a kind which must not be created (M3).
+        let level = R::Operations::LEVEL.max(1);
+        Kind { name: R::KIND, level, create: create::<R>, restore: restore::<R> }
     }
 }
 

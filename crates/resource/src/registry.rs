@@ -27,6 +27,10 @@ const STEPS_PER_SLICE: usize = 128;
 
 /// The kinds of resources that a program knows, and all resources that there are.
 ///
+/// What may be applied is what all servers have: the committed levels say so (M3). An operation above its kind's level is refused,
+/// and so is a kind without one. At or below the level, what this program lacks makes it panic, so that its replica stops before
+/// it differs from the others (M2).
+///
 /// Kinds are added once, by [`Registry::with`]; a family has a function that adds its own. What is registered makes no
 /// difference to what is there: resources come into being when they are opened.
 #[derive(Default)]
@@ -54,6 +58,19 @@ impl Registry {
         self
     }
 
+    /// As a binary of an earlier version would be, which knows the operations of a kind through `level` only; zero: not the kind.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn as_of(mut self, kind: &str, level: u16) -> Self {
+        if level == 0 {
+            self.kinds.remove(kind);
+        }
+        if let Some(kind) = self.kinds.get_mut(kind) {
+            kind.level = level.min(kind.level);
+        }
+        self
+    }
+
     /// Whether it remembers nobody: no instance, no timer, no session.
     #[cfg(test)]
     pub(crate) fn remembers_nobody(&self) -> bool {
@@ -70,7 +87,17 @@ impl Registry {
         if !is_valid_path(&open.path) {
             return OpenReply::BadPath;
         }
-        let Some(kind) = self.kinds.get(open.kind.as_str()) else { return OpenReply::UnknownKind };
+        let level = cx.level(&open.kind);
+        if level == 0 {
+            return OpenReply::UnknownKind;
+        }
+        let Some(kind) = self.kinds.get(open.kind.as_str()) else {
+            panic!(
+                "index {}: a {} of level {level} is opened: this binary lacks the kind",
+                cx.index(),
+                open.kind
+            );
+        };
         let resource = match self.state.paths.get(open.path.as_str()) {
             Some(found) => *found,
             None => {
@@ -105,6 +132,19 @@ impl Registry {
         let Some(resource) = self.state.instance_of(session, instance) else {
             return Reply::refused(OperationStatus::UnknownInstance);
         };
+        if let Some(slot) = self.state.resources.get(&resource) {
+            let (level, known) =
+                (cx.level(slot.kind), self.kinds.get(slot.kind).map_or(0, |kind| kind.level));
+            if number > level {
+                return Reply::refused(OperationStatus::UnknownOperation);
+            }
+            assert!(
+                number <= known,
+                "index {}: operation {number} of a {} of level {level}: this binary knows {known}",
+                cx.index(),
+                slot.kind
+            );
+        }
         let caller = Caller { session, instance, sequence: cx.sequence() };
         let reply = self.state.change(cx, resource, |machine, context| {
             machine.command(&mut CommandContext { context, caller }, number, body)
@@ -231,6 +271,10 @@ impl StateMachine for Registry {
     fn restore(&mut self, snapshot: Bytes) -> Result<(), RestoreError> {
         self.state = State::read(&self.kinds, snapshot)?;
         Ok(())
+    }
+
+    fn fresh(&self) -> Option<Box<dyn StateMachine>> {
+        Some(Box::new(Registry { kinds: self.kinds.clone(), state: State::default() }))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use atomix_protocol::envelope::{self, Envelope, OpenReply, OpenResource};
 use atomix_protocol::{ClusterTime, Index, InstanceId, Sequence, SessionId, codec, limits};
 use atomix_session::{
-    Context as EntryContext, NotDone, Published, QueryContext as EntryQueryContext, RestoreError,
+    Context as EntryContext, Levels, NotDone, Published, QueryContext as EntryQueryContext, RestoreError,
     StateMachine, Timers,
 };
 use atomix_testkit::loopback::{Loopback, ready};
@@ -172,6 +172,7 @@ fn registry() -> Registry {
 /// A registry without sessions or handles: entries by hand.
 struct Bare {
     registry: Registry,
+    levels: Levels,
     timers: Timers,
     published: Published,
     index: Index,
@@ -184,6 +185,7 @@ impl Bare {
     fn new() -> Self {
         Bare {
             registry: registry(),
+            levels: registry().kinds().into_iter().collect(),
             timers: Timers::default(),
             published: Published::default(),
             index: Index(100),
@@ -202,6 +204,7 @@ impl Bare {
             time,
             session,
             Sequence(self.index.0),
+            &self.levels,
             &mut self.timers,
             &mut self.published,
         );
@@ -247,6 +250,7 @@ impl Bare {
         restored.restore(snapshot)?;
         Ok(Bare {
             registry: restored,
+            levels: self.levels.clone(),
             timers: self.timers.clone(),
             published: Published::default(),
             index: self.index,
@@ -315,7 +319,7 @@ fn a_shared_instance_is_one_for_a_session_and_an_own_one_is_always_new() {
 fn kinds_are_reported_with_their_highest_operation() {
     let kinds = registry().kinds();
     let kinds: Vec<_> = kinds.iter().map(|level| (level.kind.as_str(), level.level)).collect();
-    assert_eq!(kinds, [("desk", 32), ("nothing", 0)]);
+    assert_eq!(kinds, [("desk", 32), ("nothing", 1)]);
 }
 
 #[test]

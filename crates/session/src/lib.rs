@@ -15,6 +15,7 @@
 //! | [`deliveries`] | who was sent which events, and has acknowledged them, as one leader sees it (E2–E4, E6) |
 //! | [`core`] | the client's half: sequence, window, events, leader, retry, keep-alive, handshake |
 //! | `session` | what a resource's handle needs: [`Session`] |
+//! | `levels` | which operations of a kind all servers have (M3) |
 //! | `outcome` | how a command or query ends (S5) |
 
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@
 
 pub mod core;
 pub mod deliveries;
+mod levels;
 pub mod liveness;
 mod outcome;
 mod session;
@@ -29,6 +31,7 @@ mod state_machine;
 pub mod table;
 mod timers;
 
+pub use levels::Levels;
 pub use outcome::{NotDone, Outcome, SessionError};
 pub use session::{Completion, EventSink, Session, SessionState, Subscription};
 pub use state_machine::{

@@ -41,6 +41,9 @@ pub enum NotDone {
     /// The server could not read it.
     #[error("malformed")]
     Malformed,
+    /// It would create a resource of a kind that not all servers are known to have, yet (M3).
+    #[error("not all servers know that kind of resource")]
+    UnknownKind,
     /// The session was over before it was sent.
     #[error("the session has ended")]
     SessionEnded,

@@ -9,6 +9,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::levels::Levels;
 use crate::timers::{TimerId, Timers};
 
 /// A deterministic state machine. Every replica applies the same calls in the same order and must end in the same state.
@@ -43,6 +44,13 @@ pub trait StateMachine: Send {
     /// # Errors
     /// If the bytes are not a snapshot that this binary can read. The state is then unspecified, and the replica stops.
     fn restore(&mut self, snapshot: Bytes) -> Result<(), RestoreError>;
+
+    /// Another one of the same kinds with nothing in it. A snapshot is restored into that one on another thread while this one
+    /// still stands, and then takes its place. Without one, the default, this one is restored on the thread that applies, and the
+    /// server stands still meanwhile.
+    fn fresh(&self) -> Option<Box<dyn StateMachine>> {
+        None
+    }
 }
 
 /// A state that can be written out on another thread.
@@ -108,6 +116,7 @@ pub struct Context<'a> {
     time: ClusterTime,
     session: Option<SessionId>,
     sequence: Sequence,
+    levels: &'a Levels,
     timers: &'a mut Timers,
     published: &'a mut Published,
     random: Option<Xoshiro256PlusPlus>,
@@ -120,10 +129,11 @@ impl<'a> Context<'a> {
         time: ClusterTime,
         session: Option<SessionId>,
         sequence: Sequence,
+        levels: &'a Levels,
         timers: &'a mut Timers,
         published: &'a mut Published,
     ) -> Self {
-        Context { index, time, session, sequence, timers, published, random: None }
+        Context { index, time, session, sequence, levels, timers, published, random: None }
     }
 
     /// Index of the entry being applied.
@@ -148,6 +158,13 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn sequence(&self) -> Sequence {
         self.sequence
+    }
+
+    /// The level of a kind: the highest of its operations that may be applied (M3). Above it, and for a kind without a level, the
+    /// state machine refuses, the same on every replica. At or below it a binary that lacks the operation must stop (M2).
+    #[must_use]
+    pub fn level(&self, kind: &str) -> u16 {
+        self.levels.of(kind)
     }
 
     /// The timers.

@@ -347,9 +347,9 @@ fn rule_m3_levels_only_rise_and_only_in_their_term() {
     raise(4, TERM);
     raise(3, TERM);
     raise(9, Term(1));
-    assert_eq!(replica.table.levels().collect::<Vec<_>>(), [("map", 4)]);
+    assert_eq!(replica.table.levels().iter().collect::<Vec<_>>(), [("map", 4)]);
     let restored = Replica::restored(&replica.bytes());
-    assert_eq!(restored.table.levels().collect::<Vec<_>>(), [("map", 4)]);
+    assert_eq!(restored.table.levels().iter().collect::<Vec<_>>(), [("map", 4)]);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
+use atomix_protocol::mutant::Mutant;
 use atomix_protocol::peer::SnapshotMeta;
 use atomix_protocol::{EntryId, codec};
 use atomix_storage::{SnapshotWriter, StorageError};
@@ -18,6 +19,8 @@ use crate::{Disk, names};
 const MAGIC: [u8; 8] = *b"ATOMIXSN";
 /// Data is verified in pieces of this length.
 const PIECE: usize = 256 << 10;
+/// After so many bytes the writer syncs: the syncs of the log, which commits wait for, would stand behind all of them at the end.
+const SYNC_BYTES: u64 = 1 << 20;
 
 /// What storage thread, writer and reader share.
 #[derive(Debug, Default)]
@@ -184,11 +187,13 @@ pub(crate) struct FileSnapshotWriter {
     begun: Option<EntryId>,
     size: u64,
     crc: u32,
+    /// Bytes written since the last sync.
+    unsynced: u64,
 }
 
 impl FileSnapshotWriter {
     pub(crate) fn new(disk: Box<dyn Disk>, shelf: Arc<Mutex<Shelf>>) -> Self {
-        FileSnapshotWriter { disk, shelf, begun: None, size: 0, crc: 0 }
+        FileSnapshotWriter { disk, shelf, begun: None, size: 0, crc: 0, unsynced: 0 }
     }
 
     fn seal(&mut self, meta: &SnapshotMeta) -> io::Result<()> {
@@ -203,7 +208,7 @@ impl SnapshotWriter for FileSnapshotWriter {
     fn begin(&mut self, last: EntryId) -> Result<(), StorageError> {
         let mut shelf = self.shelf.lock();
         shelf.finished = None;
-        (self.begun, self.size, self.crc) = (None, 0, 0);
+        (self.begun, self.size, self.crc, self.unsynced) = (None, 0, 0, 0);
         let created = self.disk.allocate(names::UNPUBLISHED, HEADER as u64);
         created.map_err(failed_or_full("create", names::UNPUBLISHED))?;
         self.begun = Some(last);
@@ -217,18 +222,28 @@ impl SnapshotWriter for FileSnapshotWriter {
         written.map_err(failed_or_full("write", names::UNPUBLISHED))?;
         self.size += data.len() as u64;
         self.crc = crc32c::crc32c_append(self.crc, data);
+        self.unsynced += data.len() as u64;
+        if self.unsynced >= SYNC_BYTES {
+            self.disk.sync(names::UNPUBLISHED).map_err(failed("sync", names::UNPUBLISHED))?;
+            self.unsynced = 0;
+        }
         self.begun = Some(begun);
         Ok(())
     }
 
     fn finish(&mut self, meta: &SnapshotMeta) -> Result<(), StorageError> {
         let begun = self.begun.take();
-        if begun != Some(meta.last) || (self.size, self.crc) != (meta.size, meta.checksum) {
+        let verifies = (self.size, self.crc) == (meta.size, meta.checksum);
+        if (begun != Some(meta.last) || !verifies) && !Mutant::B35.active() {
             return Err(StorageError::BadSnapshot(format!("{} is not what was written", meta.last)));
         }
         self.seal(meta).map_err(failed_or_full("write", names::UNPUBLISHED))?;
         self.shelf.lock().finished = Some(meta.clone());
         Ok(())
+    }
+
+    fn writing(&self) -> Option<EntryId> {
+        self.begun
     }
 
     fn written(&self) -> (u64, u32) {

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`Storage`] | identity, hard state, configuration, log and snapshots of one server (D1) |
 //! | [`SnapshotWriter`] | writes a snapshot on another thread; visible only once published |
+//! | [`receive`] | puts a snapshot together that comes in chunks |
 //! | [`StorageReader`] | reads log ranges and snapshot chunks on another thread |
 //! | [`MemoryStorage`] | keeps everything in memory; survives a restart within one process |
 
@@ -14,8 +15,10 @@
 
 mod error;
 mod memory;
+mod receive;
 mod storage;
 
 pub use error::StorageError;
 pub use memory::MemoryStorage;
+pub use receive::{Received, receive};
 pub use storage::{Recovered, SnapshotWriter, Storage, StorageReader};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use atomix_protocol::mutant::Mutant;
 use atomix_protocol::peer::SnapshotMeta;
 use atomix_protocol::{Entry, EntryId, Index, WriteBatch};
 use bytes::Bytes;
@@ -157,14 +158,16 @@ impl SnapshotWriter for MemoryWriter {
     fn finish(&mut self, meta: &SnapshotMeta) -> Result<(), StorageError> {
         let begun = self.begun.take();
         let data = Bytes::from(std::mem::take(&mut self.data));
-        if begun != Some(meta.last)
-            || data.len() as u64 != meta.size
-            || crc32c::crc32c(&data) != meta.checksum
-        {
+        let verifies = data.len() as u64 == meta.size && crc32c::crc32c(&data) == meta.checksum;
+        if (begun != Some(meta.last) || !verifies) && !Mutant::B35.active() {
             return Err(StorageError::BadSnapshot(format!("{:?}", meta.last)));
         }
         self.image.lock().finished = Some((meta.clone(), data));
         Ok(())
+    }
+
+    fn writing(&self) -> Option<EntryId> {
+        self.begun
     }
 
     fn written(&self) -> (u64, u32) {

@@ -92,6 +92,9 @@ pub trait SnapshotWriter: Send {
     /// [`StorageError::BadSnapshot`] if they are not: what was written is dropped.
     fn finish(&mut self, meta: &SnapshotMeta) -> Result<(), StorageError>;
 
+    /// The snapshot that was begun and is neither finished nor dropped.
+    fn writing(&self) -> Option<EntryId>;
+
     /// Bytes written since `begin`, and their CRC-32C.
     fn written(&self) -> (u64, u32);
 }

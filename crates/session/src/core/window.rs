@@ -333,6 +333,7 @@ pub(super) fn not_logged(reason: NotLogged) -> SessionError {
         NotLogged::TooLarge => NotDone::TooLarge,
         NotLogged::Forbidden => NotDone::Forbidden,
         NotLogged::Malformed => NotDone::Malformed,
+        NotLogged::Level => NotDone::UnknownKind,
     })
 }
 

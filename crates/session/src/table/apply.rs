@@ -62,8 +62,8 @@ impl Table {
             SessionEntry::Acknowledge(list) => self.apply_acknowledge(&list, effects),
             SessionEntry::Overflow(overflow) => self.apply_overflow(term, overflow, effects),
             SessionEntry::RaiseLevel(raise) => {
-                if raise.decided_in == term && self.level(&raise.kind) < raise.level {
-                    self.state.levels.insert(raise.kind, raise.level);
+                if raise.decided_in == term {
+                    self.state.levels.raise(raise.kind, raise.level);
                 }
             }
         }
@@ -192,12 +192,8 @@ impl Table {
     }
 
     fn context(&mut self, session: Option<SessionId>, sequence: Sequence) -> Context<'_> {
-        let State { index, time, timers, .. } = &mut self.state;
-        Context::new(*index, *time, session, sequence, timers, &mut self.published)
-    }
-
-    fn level(&self, kind: &str) -> u16 {
-        self.state.levels.get(kind).copied().unwrap_or(0)
+        let State { index, time, levels, timers, .. } = &mut self.state;
+        Context::new(*index, *time, session, sequence, levels, timers, &mut self.published)
     }
 }
 

@@ -16,8 +16,11 @@ use atomix_protocol::{ClientId, ClusterTime, Index, InstanceId, Sequence, Sessio
 use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
 
+use crate::levels::Levels;
 use crate::state_machine::Published;
 use crate::timers::Timers;
+
+pub use snapshot::Restored;
 
 /// Limits of the table. Part of what every replica must agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +58,7 @@ struct State {
     /// Sessions that ended and still own something, by the index that ended them. Invariant: none of them is open (S9).
     cleaning: OrdMap<Index, SessionId>,
     /// Committed levels (M3). Invariant: they only rise.
-    levels: OrdMap<String, u16>,
+    levels: Levels,
     /// The state machine's.
     timers: Timers,
     /// Sessions that were sent atomic events and have not acknowledged them, by the index of these (E6). Invariant: exactly what
@@ -199,6 +202,13 @@ impl Table {
         }
     }
 
+    /// The same with levels that need no entry: for a table that is the only one there is, as in tests without a cluster.
+    #[must_use]
+    pub fn with_levels(mut self, levels: Levels) -> Self {
+        self.state.levels = levels;
+        self
+    }
+
     /// What is known of a command before it is logged.
     #[must_use]
     pub fn lookup(&self, session: SessionId, sequence: Sequence) -> Lookup {
@@ -250,9 +260,10 @@ impl Table {
         self.state.sessions.is_empty()
     }
 
-    /// Kinds of resources with their committed levels (M3), by name.
-    pub fn levels(&self) -> impl Iterator<Item = (&str, u16)> + '_ {
-        self.state.levels.iter().map(|(kind, level)| (kind.as_str(), *level))
+    /// The committed levels (M3).
+    #[must_use]
+    pub fn levels(&self) -> &Levels {
+        &self.state.levels
     }
 
     /// The last index applied, and its time.

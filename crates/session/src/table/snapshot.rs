@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::outbox::{Draft, Outbox, Stored};
 use super::record::{KeptReply, Record};
 use super::{State, Table};
-use crate::state_machine::{RestoreError, SnapshotSource, StateMachine};
+use crate::state_machine::{KindLevel, RestoreError, SnapshotSource, StateMachine};
 use crate::timers::Timers;
 
 const SESSIONS: (&str, u16) = ("sessions", 2);
@@ -94,6 +94,23 @@ struct ReplyImage {
 /// The bodies of a snapshot, and whether any event has each.
 type Bodies = BTreeMap<(Index, u32), (Bytes, bool)>;
 
+/// The sessions of a snapshot, not in use.
+#[derive(Debug)]
+pub struct Restored(State);
+
+impl Restored {
+    /// Reads a whole snapshot: the sessions, and the state machine's part into `machine`.
+    ///
+    /// # Errors
+    /// If the bytes are not such a snapshot. What is in `machine` is then unspecified.
+    pub fn read(snapshot: &Bytes, machine: &mut dyn StateMachine) -> Result<Self, RestoreError> {
+        let (sessions, machine_bytes) = split(snapshot)?;
+        let state = State::read(sessions)?;
+        machine.restore(machine_bytes)?;
+        Ok(Restored(state))
+    }
+}
+
 struct Source {
     state: State,
     machine: Box<dyn SnapshotSource>,
@@ -115,11 +132,13 @@ impl Table {
     /// # Errors
     /// If the bytes are not such a snapshot. Both are then unspecified.
     pub fn restore(&mut self, snapshot: &Bytes, machine: &mut dyn StateMachine) -> Result<(), RestoreError> {
-        let (sessions, machine_bytes) = split(snapshot)?;
-        let state = State::read(sessions)?;
-        machine.restore(machine_bytes)?;
-        self.state = state;
+        self.replace(Restored::read(snapshot, machine)?);
         Ok(())
+    }
+
+    /// Puts a state that was read in place of the present one, which is returned: to drop it takes its time.
+    pub fn replace(&mut self, restored: Restored) -> Restored {
+        Restored(core::mem::replace(&mut self.state, restored.0))
     }
 
     /// A hash of the replicated state, for checkers: equal on replicas that applied the same entries. Reads all of it.
@@ -205,7 +224,7 @@ impl State {
             index: self.index,
             time: self.time,
             timers: self.timers.clone(),
-            levels: self.levels.iter().map(|(kind, level)| (kind.clone(), *level)).collect(),
+            levels: self.levels.iter().map(|(kind, level)| (kind.to_owned(), level)).collect(),
             cleaning: self.cleaning.iter().map(|(index, session)| (*index, *session)).collect(),
             bodies: bodies.len() as u64,
             sessions: self.sessions.len() as u64,
@@ -296,7 +315,7 @@ impl State {
             return Err(malformed("levels"));
         }
         self.cleaning = cleaning.into_iter().collect();
-        self.levels = levels.into_iter().collect();
+        self.levels = levels.into_iter().map(|(kind, level)| KindLevel { kind, level }).collect();
         Ok(())
     }
 }

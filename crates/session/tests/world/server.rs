@@ -197,7 +197,7 @@ impl World {
                 let session = self.wires[wire].session.expect("attached");
                 self.append(EntryKind::Session, SessionEntry::Close(Close { session }).encode());
             }
-            ClientRequest::Status => panic!("answered above"),
+            ClientRequest::Status | ClientRequest::Manage(_) => panic!("answered before, or not asked"),
         }
     }
 

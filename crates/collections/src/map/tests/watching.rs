@@ -5,7 +5,7 @@ use std::pin::Pin;
 use atomix_protocol::{ClusterTime, codec};
 use atomix_resource::management::{self, Deleted};
 use atomix_resource::{Operation, Sequence};
-use atomix_session::{Published, Timers};
+use atomix_session::{Levels, Published, StateMachine, Timers};
 use futures_core::Stream;
 
 use super::slow::Slow;
@@ -339,6 +339,7 @@ fn the_largest_change_fits_into_an_event() {
 /// What the servers publish, with nobody between.
 struct Server {
     registry: Registry,
+    levels: Levels,
     index: u64,
     timers: Timers,
 }
@@ -352,6 +353,7 @@ impl Server {
             ClusterTime(0),
             Some(SessionId(session)),
             Sequence(self.index),
+            &self.levels,
             &mut self.timers,
             &mut published,
         );
@@ -383,7 +385,8 @@ impl Server {
 #[test]
 fn a_change_is_one_event_for_all_whom_it_concerns_and_for_nobody_else() {
     let registry = register(Registry::new());
-    let mut server = Server { registry, index: 0, timers: Timers::default() };
+    let levels = registry.kinds().into_iter().collect();
+    let mut server = Server { registry, levels, index: 0, timers: Timers::default() };
     for session in 1..=3 {
         // Open, a path, a kind, no configuration, an own instance: named by its index, like the session.
         let published = server.apply(session, b"\x01\x04/map\x03map\x00\x01");
