@@ -8,6 +8,7 @@
 //! | [`Replica`] | server and client in this process |
 //! | [`Atomix`] | a client of a cluster, and the way to its resources |
 //! | [`cluster_status`] | what one server says of itself |
+//! | [`admin`] | what operators ask: changes of the configuration and of the leader |
 //! | [`Error`] | everything that can go wrong for an embedder |
 //! | [`resource`] | for authors of resources of their own |
 //!
@@ -22,6 +23,7 @@
 // The code in the README compiles.
 #![cfg_attr(doctest, doc = include_str!("../../../README.md"))]
 
+pub mod admin;
 mod atomix;
 mod error;
 mod families;

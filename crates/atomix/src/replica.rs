@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atomix_client::ClientOptions;
-use atomix_protocol::Address;
 use atomix_protocol::status::Status;
+use atomix_protocol::{Address, MemberKind};
 use atomix_resource::Registry;
 use atomix_server::{Server, ServerOptions};
 use atomix_storage::Storage;
@@ -115,7 +115,8 @@ impl Replica {
         Error::stopped(self.data_dir.as_deref(), self.server.failed().await)
     }
 
-    /// Closes the client's session and stops the server. Once it returns, the address and the data directory are free.
+    /// Closes the client's session and stops the server; if it leads, another one takes over first. Once it returns, the
+    /// address and the data directory are free.
     ///
     /// # Errors
     /// If the server had stopped by itself before: the reason.
@@ -194,6 +195,25 @@ impl ReplicaBuilder {
         self
     }
 
+    /// Where clients reach this server, if that is not where the other servers do.
+    pub fn client_address(mut self, address: impl Into<Address>) -> Self {
+        self.server.client_address = Some(address.into());
+        self
+    }
+
+    /// What the server wants to be in a cluster that it [joins](ReplicaBuilder::join): a voter, unless set; a
+    /// [learner](MemberKind::Learner), which holds the state and never counts; a [reserve](MemberKind::Reserve), which stands by.
+    pub fn member_kind(mut self, kind: MemberKind) -> Self {
+        self.server.kind = kind;
+        self
+    }
+
+    /// The server's priority in a cluster that it [joins](ReplicaBuilder::join): greater is preferred as leader.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.server.priority = priority;
+        self
+    }
+
     /// Adds kinds of resources to those that come with Atomix. All servers of a cluster should know the same.
     pub fn registry(mut self, add: impl FnOnce(Registry) -> Registry) -> Self {
         self.registry = add(self.registry);
@@ -222,6 +242,43 @@ impl ReplicaBuilder {
         servers: impl IntoIterator<Item = A>,
     ) -> Result<Replica, Error> {
         self.server.bootstrap = servers.into_iter().map(Into::into).collect();
+        self.start().await
+    }
+
+    /// Starts the server as one more of a cluster that exists, reached at any of these addresses. It asks to be taken in, is a
+    /// learner until it has caught up, and votes then; [`Replica::status`] says how far it is, [`Replica::ready`] waits until it knows a
+    /// leader. A wiped server comes back in this way, and takes the place of its old self. On a data directory in use the
+    /// addresses are only compared: the server goes on as what it is.
+    ///
+    /// Returns once it has recovered and listens.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), atomix::Error> {
+    /// use atomix::Replica;
+    ///
+    /// let replica = Replica::builder("127.0.0.1:8704")
+    ///     .data_dir("data/4")
+    ///     .join(["127.0.0.1:8701", "127.0.0.1:8702"])
+    ///     .await?;
+    /// replica.ready().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the settings can't work, the data directory can't be used, or the address can't be listened at.
+    pub async fn join<A: Into<Address>>(
+        mut self,
+        servers: impl IntoIterator<Item = A>,
+    ) -> Result<Replica, Error> {
+        self.server.join = servers.into_iter().map(Into::into).collect();
+        if self.server.join.is_empty() {
+            return Err(Error::Settings("no servers to join through were given".into()));
+        }
+        self.start().await
+    }
+
+    async fn start(self) -> Result<Replica, Error> {
         let transport = self.transport.map_or_else(default_transport, Ok)?;
         let storage = match (self.storage, &self.data_dir) {
             (Some(storage), None) => storage,
@@ -232,7 +289,7 @@ impl ReplicaBuilder {
             (None, None) => return Err(Error::Settings("no data directory was given".into())),
         };
         let asked = self.server.address.clone();
-        let mut servers = self.server.bootstrap.clone();
+        let mut servers = [self.server.bootstrap.as_slice(), &self.server.join].concat();
         let server = Server::start(self.server, transport.clone(), storage, Box::new(self.registry)).await;
         let server = server.map_err(|error| Error::starting(self.data_dir.as_deref(), error))?;
         // Its own server first, where it really listens.

@@ -9,6 +9,8 @@
 //! | `session` | the [`Session`](atomix_session::Session) that resource handles use |
 //! | `driver` | the loop: events in, outputs out, one flush per connection and batch |
 //! | `status` | [`status`]: asking one server what it says of itself |
+//! | `manage` | [`manage`]: what an operator asks of the leader |
+//! | `dialogue` | questions to one server, without a session |
 //! | `options` | [`ClientOptions`] |
 //! | `clock` | the boot clock (L2: clocks count suspend) |
 //! | `error` | [`ClientError`] |
@@ -17,13 +19,16 @@
 
 mod client;
 mod clock;
+mod dialogue;
 mod driver;
 mod error;
+mod manage;
 mod options;
 mod session;
 mod status;
 
 pub use client::Client;
 pub use error::ClientError;
+pub use manage::manage;
 pub use options::ClientOptions;
 pub use status::status;

@@ -40,6 +40,8 @@ impl Engine {
                     let response = self.not_leader();
                     self.respond(id, response);
                 }
+                // It is taken up again as soon as it is known who leads.
+                Refused::HandingOver => self.park(id, ClientRequest::Open(open)),
                 _ => self.turn_away(now, id, "busy"),
             }
         }
@@ -149,6 +151,7 @@ impl Engine {
             link: None,
             logged: info.last_sequence,
             since_gap: None,
+            dropped: false,
             closing: false,
         });
         attachment.logged = attachment.logged.max(info.last_sequence);

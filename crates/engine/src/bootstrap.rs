@@ -7,7 +7,7 @@ use atomix_protocol::bootstrap::BootstrapMessage;
 use atomix_protocol::codec::Frame;
 use atomix_protocol::mutant::Mutant;
 use atomix_protocol::{
-    Address, ClusterId, Configuration, Identity, Incarnation, LinkId, LocalTime, Member, MemberKind,
+    Address, ClusterId, Configuration, Identity, Incarnation, Index, LinkId, LocalTime, Member, MemberKind,
     ServerId, WriteBatch,
 };
 
@@ -19,7 +19,7 @@ use crate::{Notice, Output};
 const VOTERS: usize = 7;
 
 /// Between two attempts to get a word through to a server that has no cluster in common.
-const REPEAT: Duration = Duration::from_millis(500);
+pub(crate) const REPEAT: Duration = Duration::from_millis(500);
 
 /// How far this server is on its way to a vote.
 #[derive(Debug)]
@@ -56,14 +56,33 @@ pub(crate) struct Taking {
 pub(crate) struct Outsider {
     pub(crate) configuration: Configuration,
     pub(crate) notice: String,
+    /// It was a member.
+    removed: bool,
+}
+
+impl Outsider {
+    /// By a committed configuration that does not name it any more.
+    pub(crate) fn removed(configuration: Configuration) -> Self {
+        let index = configuration.index;
+        let notice = format!(
+            "removed from the cluster by configuration {index}: no vote; to come back it must join with an empty directory"
+        );
+        Outsider { configuration, notice, removed: true }
+    }
+
+    pub(crate) fn was_removed(&self) -> bool {
+        self.removed
+    }
 }
 
 impl Engine {
     /// What a directory makes of this server (I1).
     pub(crate) fn start(&mut self, now: LocalTime, recovered: Recovered) {
         let snapshot = recovered.snapshot.as_ref().map(|(meta, _)| meta);
+        let of_snapshot = snapshot.map(|meta| &meta.configuration);
         let configuration =
-            recovered.configuration.clone().or_else(|| snapshot.map(|meta| meta.configuration.clone()));
+            recovered.configuration.iter().chain(of_snapshot).max_by_key(|c| c.index).cloned();
+        self.members.committed.clone_from(&configuration);
         match (recovered.identity, configuration) {
             (None, None) => {
                 let batch = WriteBatch { identity: Some(self.identity), ..WriteBatch::default() };
@@ -71,10 +90,7 @@ impl Engine {
             }
             (Some(_), None) => self.look_around(now),
             (identity, Some(configuration)) => {
-                let notice = match (
-                    configuration.member_by_incarnation(self.identity.incarnation),
-                    recovered.abstention,
-                ) {
+                let outsider = match (self.own_record(&configuration), recovered.abstention) {
                     (Some(_), None) if identity.is_some() => {
                         self.marks.recovered_index = recovered.entries.last().map_or_else(
                             || snapshot.map_or_else(Default::default, |meta| meta.last.index),
@@ -86,11 +102,20 @@ impl Engine {
                         return;
                     }
                     (Some(_), Some(index)) => {
-                        format!("part of the log is damaged: no vote until index {index} is repaired (D4)")
+                        let notice = format!(
+                            "part of the log is damaged: no vote until index {index} is repaired (D4)"
+                        );
+                        Outsider { configuration, notice, removed: false }
                     }
-                    _ => "this data directory is not a member of its configuration: no vote (I1)".into(),
+                    // A directory holds no later configuration than the one that removed it.
+                    (None, _) if configuration.index > Index::ZERO => Outsider::removed(configuration),
+                    _ => {
+                        let notice =
+                            "this data directory is not a member of its configuration: no vote (I1)".into();
+                        Outsider { configuration, notice, removed: false }
+                    }
                 };
-                self.standing = Standing::Outsider(Outsider { configuration, notice });
+                self.standing = Standing::Outsider(outsider);
                 self.aim(now);
             }
         }
@@ -125,19 +150,28 @@ impl Engine {
     pub(crate) fn speak_of_bootstrap(&mut self, now: LocalTime, id: LinkId) {
         let Some(link) = self.links.link(id) else { return };
         let (Some(address), Stage::Forming(hello)) = (link.dialed.clone(), &link.stage) else { return };
-        let word = match (&self.standing, &self.raft) {
-            (Standing::Empty { .. }, _) => Some(BootstrapMessage::Probe { address }),
-            (Standing::Member { .. }, Some(raft)) => {
-                let configuration = raft.configuration();
-                let meant = configuration.member_by_incarnation(hello.incarnation).is_some();
-                (hello.cluster.is_none() && meant)
-                    .then(|| BootstrapMessage::Form { configuration: configuration.clone() })
+        let (word, wish) = match (&self.standing, &self.members.committed) {
+            (Standing::Empty { outside_of }, _) => {
+                // Of several clusters, the first one met is asked.
+                let asks = self.joins() && hello.cluster.is_some() && hello.cluster == *outside_of;
+                let wish = asks.then(|| BootstrapMessage::Join(self.wish()));
+                (Some(BootstrapMessage::Probe { address }), wish)
             }
-            _ => None,
+            // Not the one in use: what is not committed may still go, and a server that believed in it would do so for ever.
+            (Standing::Member { .. }, Some(configuration)) => {
+                let meant = configuration.member_by_incarnation(hello.incarnation).is_some()
+                    || (Mutant::B33.active()
+                        && configuration.members.iter().any(|m| m.peer_address == address));
+                let form = (hello.cluster.is_none() && meant && configuration.outgoing_voters.is_none())
+                    .then(|| BootstrapMessage::Form { configuration: configuration.clone() });
+                let recovered = matches!(self.standing, Standing::Member { recovered: true });
+                let initial = configuration.index == Index::ZERO;
+                self.marks.bootstrap_resumed += u64::from(form.is_some() && recovered && initial);
+                (form, None)
+            }
+            _ => (None, None),
         };
-        if let Some(word) = word {
-            let recovered = matches!(self.standing, Standing::Member { recovered: true });
-            self.marks.bootstrap_resumed += u64::from(recovered);
+        for word in word.into_iter().chain(wish) {
             self.send(id, &Frame::Bootstrap(word));
         }
         self.links.set_deadline(id, Some(now + REPEAT));
@@ -148,10 +182,11 @@ impl Engine {
         let dialed = self.links.link(id).and_then(|link| link.dialed.clone());
         match (message, dialed) {
             (BootstrapMessage::Probe { address }, None) => self.report(id, address),
-            (BootstrapMessage::Form { configuration }, None) => self.on_form(id, configuration),
+            (BootstrapMessage::Join(wish), None) => self.on_join(now, id, &wish),
+            (BootstrapMessage::Form { configuration }, None) => self.on_form(now, id, configuration),
             (BootstrapMessage::Report { address, incarnation, configuration }, Some(dialed)) => {
                 if address == dialed {
-                    self.on_report(id, &address, incarnation, configuration);
+                    self.on_report(now, id, &address, incarnation, configuration);
                 }
             }
             // Nothing hangs on it: whoever took the configuration closes the link, and shows its cluster on the next.
@@ -166,19 +201,20 @@ impl Engine {
             return;
         }
         let incarnation = self.identity.incarnation;
-        let configuration = self.configuration().cloned();
+        let configuration = self.members.committed.clone();
         self.send(id, &Frame::Bootstrap(BootstrapMessage::Report { address, incarnation, configuration }));
     }
 
     fn on_report(
         &mut self,
+        now: LocalTime,
         id: LinkId,
         address: &Address,
         incarnation: Incarnation,
         configuration: Option<Configuration>,
     ) {
         match configuration {
-            Some(configuration) => self.meet_cluster(id, configuration),
+            Some(configuration) => self.meet_cluster(now, id, configuration),
             None => {
                 if let Some(target) = self.peers.targets.get_mut(address) {
                     target.empty = Some(incarnation);
@@ -188,13 +224,13 @@ impl Engine {
         }
     }
 
-    fn on_form(&mut self, id: LinkId, configuration: Configuration) {
+    fn on_form(&mut self, now: LocalTime, id: LinkId, configuration: Configuration) {
         let ours = self.configuration().map(|ours| ours.cluster);
         if ours == Some(configuration.cluster) {
             let incarnation = self.identity.incarnation;
             self.send(id, &Frame::Bootstrap(BootstrapMessage::Formed { incarnation }));
         } else if ours.is_none() {
-            self.meet_cluster(id, configuration);
+            self.meet_cluster(now, id, configuration);
         } else {
             self.notice(Notice::Refused {
                 link: id,
@@ -204,32 +240,59 @@ impl Engine {
     }
 
     /// An empty server learns of a cluster: it takes its place in it, if the place was meant for this very directory (I2).
-    fn meet_cluster(&mut self, id: LinkId, configuration: Configuration) {
-        let Standing::Empty { outside_of } = &mut self.standing else { return };
+    fn meet_cluster(&mut self, now: LocalTime, id: LinkId, configuration: Configuration) {
+        if !matches!(self.standing, Standing::Empty { .. }) {
+            return;
+        }
+        // A change is under way, and the next configuration will do.
+        if configuration.outgoing_voters.is_some() {
+            return;
+        }
         if !is_sound(&configuration) {
             self.notice(Notice::Refused { link: id, detail: "a configuration that can't be".into() });
             return;
         }
-        let mut place = configuration.member_by_incarnation(self.identity.incarnation);
+        let mut place = self.own_record(&configuration);
         if Mutant::C10.active() {
             let here = &self.options.address;
             place =
                 place.or_else(|| configuration.members.iter().find(|member| member.peer_address == *here));
         }
         let Some(place) = place else {
-            let cluster = configuration.cluster;
-            if outside_of.replace(cluster) != Some(cluster) {
-                self.marks.joiner += 1;
-                self.notice(Notice::Joiner { cluster });
-            }
+            self.stay_outside(now, &configuration);
             return;
         };
         let identity = Identity { incarnation: place.incarnation };
-        let pretended = (identity != self.identity).then_some(identity);
-        self.identity = identity;
-        self.marks.bootstrap_resumed +=
-            u64::from(self.links.link(id).is_some_and(|link| link.dialed.is_some()));
+        let pretended = (identity != self.identity && !Mutant::B33.active()).then_some(identity);
+        self.identity = pretended.unwrap_or(self.identity);
+        let dialed = self.links.link(id).is_some_and(|link| link.dialed.is_some());
+        self.marks.bootstrap_resumed += u64::from(dialed && configuration.index == Index::ZERO);
+        self.marks.taken_in += u64::from(configuration.index > Index::ZERO);
         self.take(Taking { configuration, from: Some(id), drawn_up_here: false }, pretended);
+    }
+
+    /// The listed servers have a cluster, without this one. Of several, the first one met is meant.
+    fn stay_outside(&mut self, now: LocalTime, configuration: &Configuration) {
+        let Standing::Empty { outside_of } = &mut self.standing else { return };
+        let cluster = configuration.cluster;
+        if outside_of.is_some_and(|met| met != cluster) {
+            return;
+        }
+        if outside_of.replace(cluster).is_none() {
+            self.marks.joiner += 1;
+            self.notice(Notice::Joiner { cluster });
+        }
+        self.ask_members(now, configuration);
+    }
+
+    /// The record of this very directory (I1).
+    pub(crate) fn own_record<'a>(&self, configuration: &'a Configuration) -> Option<&'a Member> {
+        let record = configuration.member_by_incarnation(self.identity.incarnation);
+        if Mutant::B33.active() {
+            let here = &self.options.address;
+            return record.or_else(|| configuration.members.iter().find(|m| m.peer_address == *here));
+        }
+        record
     }
 
     fn take(&mut self, taking: Taking, identity: Option<Identity>) {
@@ -308,6 +371,7 @@ impl Engine {
         }
         self.standing = Standing::Member { recovered: false };
         self.become_member(now, configuration, Recovered::default());
+        self.members.next_wish = self.joins().then_some(now);
         self.greet_anew(now, drawn_up_here);
     }
 
@@ -330,10 +394,8 @@ impl Engine {
     }
 
     fn become_member(&mut self, now: LocalTime, configuration: Configuration, recovered: Recovered) {
-        let Some(server) = configuration.member_by_incarnation(self.identity.incarnation).map(|m| m.id)
-        else {
-            return;
-        };
+        let Some(server) = self.own_record(&configuration).map(|member| member.id) else { return };
+        self.members.committed = Some(configuration.clone());
         self.notice(Notice::Member { cluster: configuration.cluster, server });
         let recovered = atomix_raft::Recovered {
             hard_state: recovered.hard_state,
@@ -352,7 +414,8 @@ impl Engine {
         let Some(configuration) = self.configuration() else { return };
         let members: BTreeSet<&Address> = configuration.members.iter().map(|m| &m.peer_address).collect();
         let listed: BTreeSet<&Address> = self.options.bootstrap.iter().collect();
-        if !listed.is_empty() && listed != members {
+        let elsewhere = self.joins() && !self.options.join.iter().any(|address| members.contains(address));
+        if elsewhere || (!listed.is_empty() && listed != members) {
             self.push(Output::Notice(Notice::BootstrapDiffers));
         }
     }

@@ -30,6 +30,13 @@ pub(crate) struct ClientLink {
     pub(crate) reads: usize,
 }
 
+impl ClientLink {
+    /// Whether a session depends on it.
+    pub(crate) fn is_served(&self) -> bool {
+        self.session.is_some() || self.reads_as.is_some() || self.detached || self.parked.is_some()
+    }
+}
+
 /// A session, as its leader serves it.
 #[derive(Debug)]
 pub(crate) struct Attachment {
@@ -38,6 +45,8 @@ pub(crate) struct Attachment {
     pub(crate) logged: Sequence,
     /// The newest sequence that came since a gap was answered: one that is not newer begins another attempt (S3).
     pub(crate) since_gap: Option<Sequence>,
+    /// Something came while this leader was handing over, and was dropped: everything behind it is too, until it is known who leads.
+    pub(crate) dropped: bool,
     pub(crate) closing: bool,
 }
 
@@ -48,6 +57,8 @@ pub(crate) struct Clients {
     /// Openings in this leader's log, and who waits for them.
     pub(crate) opening: BTreeMap<(ClientId, u64), (LinkId, SessionKey)>,
     pub(crate) parked: BTreeSet<LinkId>,
+    /// Whether any session's commands were dropped while this leader was handing over.
+    pub(crate) dropped: bool,
 }
 
 impl Engine {
@@ -62,6 +73,7 @@ impl Engine {
                 let status = self.status(now);
                 self.respond(id, ClientResponse::Status(Box::new(status)));
             }
+            (ClientRequest::Manage(manage), _) => self.on_manage(now, id, manage),
             (ClientRequest::Open(open), _) => self.open(now, id, open),
             (ClientRequest::Attach(attach), _) if attach.read_only => self.attach_to_read(now, id, attach),
             (ClientRequest::Attach(attach), _) => self.attach(now, id, attach),
@@ -155,8 +167,8 @@ impl Engine {
 
     fn command(&mut self, now: LocalTime, id: LinkId, session: SessionId, payload: Bytes) {
         let (header, body) = match SessionEntry::decode(&payload) {
-            Ok(SessionEntry::Command(header, body)) if header.session == session => (header, body.len()),
-            Ok(SessionEntry::Skip(header)) if header.session == session => (header, 0),
+            Ok(SessionEntry::Command(header, body)) if header.session == session => (header, Some(body)),
+            Ok(SessionEntry::Skip(header)) if header.session == session => (header, None),
             _ => {
                 self.turn_away(now, id, "not a command of this link's session");
                 return;
@@ -164,7 +176,7 @@ impl Engine {
         };
         self.acknowledge(now, session, header.acknowledged_event, Some(header.lowest_unanswered));
         match self.table.lookup(session, header.sequence) {
-            Lookup::New => self.log_command(now, id, header, body, payload),
+            Lookup::New => self.log_command(now, id, header, body.as_ref(), payload),
             Lookup::Kept(reply, body, atomic) => {
                 self.counters.answered_from_table += 1;
                 self.mark_retry(reply.index);
@@ -179,13 +191,16 @@ impl Engine {
         now: LocalTime,
         id: LinkId,
         header: CommandHeader,
-        body: usize,
+        body: Option<&Bytes>,
         payload: Bytes,
     ) {
         let Some(attachment) = self.clients.attachments.get_mut(&header.session) else { return };
         let (sequence, expected) = (header.sequence, attachment.logged.next());
         if sequence < expected {
             // It is in this leader's log already: its reply comes when it is applied.
+            return;
+        }
+        if attachment.dropped {
             return;
         }
         if sequence > expected {
@@ -200,13 +215,22 @@ impl Engine {
         }
         attachment.since_gap = None;
         let room = sequence.since(header.lowest_unanswered) < self.options.window;
-        let refused = if body > self.options.command_bytes {
+        let refused = if body.is_some_and(|body| body.len() > self.options.command_bytes) {
             Some(NotLogged::TooLarge)
+        } else if let Some(reason) = body.and_then(|body| self.lacks_level(body)) {
+            Some(reason)
         } else if room {
             match self.propose_payload(now, payload, None) {
                 Ok(()) => None,
                 // The change of role is about to be told to all links.
                 Err(Refused::NotLeader { .. } | Refused::StaleTerm) => return,
+                Err(Refused::HandingOver) => {
+                    self.clients.dropped = true;
+                    if let Some(attachment) = self.clients.attachments.get_mut(&header.session) {
+                        attachment.dropped = true;
+                    }
+                    return;
+                }
                 Err(_) => Some(NotLogged::Busy),
             }
         } else {
@@ -284,6 +308,21 @@ impl Engine {
         attachment.since_gap = None;
         if let Some(id) = attachment.link {
             self.marks.gaps += 1;
+            self.respond(id, ClientResponse::Gap { expected });
+        }
+    }
+
+    /// This server leads on after all: whoever's commands it dropped sends them again.
+    pub(crate) fn resume_commands(&mut self) {
+        let mut dropped = Vec::new();
+        for attachment in self.clients.attachments.values_mut() {
+            if core::mem::take(&mut attachment.dropped) {
+                attachment.since_gap = None;
+                dropped.extend(attachment.link.map(|id| (id, attachment.logged.next())));
+            }
+        }
+        for (id, expected) in dropped {
+            self.marks.resumed_after_hand_over += 1;
             self.respond(id, ClientResponse::Gap { expected });
         }
     }

@@ -19,8 +19,10 @@ use crate::bootstrap::Standing;
 use crate::clients::Clients;
 use crate::events::Events;
 use crate::leading::Leading;
+use crate::levels::Levels;
 use crate::links::Links;
 use crate::marks::Marks;
+use crate::members::Members;
 use crate::peers::Peers;
 use crate::reads::Reads;
 use crate::snapshots::Snapshots;
@@ -49,18 +51,21 @@ pub struct Engine {
     /// The data directory (I1). Invariant: durable before anything is said to anyone.
     pub(crate) identity: Identity,
     pub(crate) standing: Standing,
-    /// Invariant: stands iff this server's incarnation is in its durable configuration and it does not abstain (I1, D4).
+    /// Invariant: stands iff this server's incarnation is in its durable configuration, or was when this process began or
+    /// later, and it does not abstain (I1, D4).
     pub(crate) raft: Option<atomix_raft::Raft>,
     pub(crate) table: Table,
     pub(crate) machine: Box<dyn StateMachine>,
     pub(crate) links: Links,
     pub(crate) peers: Peers,
+    pub(crate) members: Members,
     pub(crate) clients: Clients,
     pub(crate) reads: Reads,
     pub(crate) snapshots: Snapshots,
     pub(crate) liveness: Liveness,
     pub(crate) deliveries: Deliveries,
     pub(crate) events: Events,
+    pub(crate) levels: Levels,
     /// What this leader keeps for its term only. Invariant: `None` unless the last role that consensus reported is leader.
     pub(crate) leading: Option<Leading>,
     pub(crate) counters: Counters,
@@ -91,9 +96,11 @@ impl Engine {
             standing: Standing::Fresh,
             raft: None,
             table: Table::new(limits),
+            levels: Levels::new(machine.kinds()),
             machine,
             links: Links::default(),
             peers: Peers::default(),
+            members: Members::default(),
             clients: Clients::default(),
             reads: Reads::default(),
             snapshots: Snapshots::default(),
@@ -149,6 +156,9 @@ impl Engine {
                 self.consensus(now, atomix_raft::Input::ChunkWritten { last, outcome });
             }
             Input::SnapshotLoaded(last, bytes) => self.on_snapshot_loaded(now, last, &bytes),
+            Input::Restored(last, restored) => self.on_restored(now, last, restored),
+            Input::TooLate(read) => self.read_again(now, read),
+            Input::HandOver => self.on_hand_over(now),
         }
     }
 
@@ -173,6 +183,7 @@ impl Engine {
             raft,
             self.links.next_deadline(),
             self.peers.next_dial(),
+            self.members.next_deadline(),
             self.reads.next_deadline(),
             self.next_duty(),
         ]
@@ -222,6 +233,7 @@ impl Engine {
             self.on_link_deadline(now, link);
         }
         self.expire_reads(now);
+        self.on_members_time(now);
         self.dial_due(now);
     }
 
@@ -233,6 +245,7 @@ impl Engine {
             let Some(raft) = &mut self.raft else { return };
             let outputs = raft.drain(now);
             if outputs.is_empty() {
+                self.follow_members(now);
                 return;
             }
             for output in outputs {
@@ -249,7 +262,7 @@ impl Engine {
             Asked::Send { to, message } => self.send_to(to, message),
             Asked::Write { token, batch } => self.push(Output::Write(token, batch)),
             Asked::Committed { entries } => self.apply(now, &entries),
-            Asked::ReadsReady { reads, index } => self.confirm_reads(&reads, index),
+            Asked::ReadsReady { reads, index, lease } => self.confirm_reads(&reads, index, lease),
             Asked::ReadsFailed { reads } => self.fail_reads(&reads),
             Asked::RoundConfirmed { term, round } => self.on_round_confirmed(term, round),
             Asked::RoleChanged { role, term, leader } => self.on_role_changed(now, role, term, leader),
@@ -261,6 +274,10 @@ impl Engine {
             }
             Asked::WriteChunk { meta, offset, data, done } => self.write_chunk(meta, offset, data, done),
             Asked::Install { meta } => self.install(meta),
+            Asked::ConfigurationCommitted { configuration } => {
+                self.on_configuration_committed(now, &configuration);
+            }
+            Asked::TransferFailed { to } => self.on_transfer_failed(now, to),
         }
     }
 
@@ -303,7 +320,10 @@ impl Engine {
 
     /// This server's id, once its durable configuration names its incarnation.
     pub(crate) fn server(&self) -> Option<ServerId> {
-        self.configuration()?.member_by_incarnation(self.identity.incarnation).map(|member| member.id)
+        match &self.raft {
+            Some(raft) => Some(raft.server()),
+            None => self.own_record(self.configuration()?).map(|member| member.id),
+        }
     }
 }
 

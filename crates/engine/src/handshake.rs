@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use atomix_protocol::codec::Frame;
 use atomix_protocol::handshake::{FEATURE_LEVEL, Hello, MAGIC, Refusal, RefusalReason, Role, VERSIONS};
+use atomix_protocol::mutant::Mutant;
 use atomix_protocol::{Address, DecodeError, GroupId, Incarnation, LinkId, LocalTime, ServerId};
 use bytes::Bytes;
 
@@ -64,6 +65,12 @@ impl Engine {
         let dialed = link.dialed.clone();
         match self.kin(&hello, dialed.as_ref()) {
             Err((reason, detail)) => {
+                let removed = reason == RefusalReason::NotAMember && hello.server.is_some();
+                self.marks.removed_refused += u64::from(removed);
+                if let Some(address) = dialed.as_ref().filter(|_| reason == RefusalReason::NotAMember) {
+                    // It has a directory of this cluster. If nobody else is expected there, it is not asked again.
+                    self.peers.met_member(address, now);
+                }
                 self.refuse(now, id, reason, &detail);
                 if let Some(address) = dialed.filter(|_| reason == RefusalReason::ForeignCluster) {
                     self.met_foreign(&address);
@@ -133,7 +140,7 @@ impl Engine {
         }
         let ours = self.configuration().map(|configuration| configuration.cluster);
         let common = match (ours, hello.cluster) {
-            (Some(ours), Some(theirs)) if ours != theirs => {
+            (Some(ours), Some(theirs)) if ours != theirs && !Mutant::B34.active() => {
                 return Err((
                     RefusalReason::ForeignCluster,
                     format!("this server belongs to cluster {ours}, not to {theirs}"),
@@ -164,20 +171,35 @@ impl Engine {
         ))
     }
 
+    /// Whether a server of this cluster is the member that it says. One that the configuration known here is too old to name is
+    /// believed, and consensus decides what of its words; one that has left is not.
     fn membership(&self, hello: &Hello, dialed: Option<&Address>) -> Result<Kin, Objection> {
-        let member = self.configuration().zip(hello.server).and_then(|(c, server)| c.member(server));
-        let Some(member) = member.filter(|member| member.incarnation == hello.incarnation) else {
-            return Err((
-                RefusalReason::NotAMember,
-                format!("the data directory {} is not a member's", short(hello.incarnation)),
-            ));
+        let refused = |detail| Err((RefusalReason::NotAMember, detail));
+        let directory = short(hello.incarnation);
+        let Some(server) = hello.server else {
+            return refused(format!("the data directory {directory} is not a member's"));
         };
-        match dialed.and_then(|address| self.peers.server_at(address)) {
-            Some(expected) if expected != member.id => Err((
-                RefusalReason::NotAMember,
-                format!("server {} answers where server {expected} should", member.id),
+        let Some(member) = self.record(server) else {
+            let newest = self.members.committed.as_ref().or(self.configuration());
+            let (index, next) = newest.map_or_else(Default::default, |c| (c.index, c.next_server_id));
+            let named = self.configuration().and_then(|c| c.member_by_incarnation(hello.incarnation));
+            return match named {
+                Some(member) => refused(format!("the data directory {directory} is server {}", member.id)),
+                None if server.0 < next => {
+                    refused(format!("server {server} is no member of configuration {index}: it was removed"))
+                }
+                None => Ok(Kin::Member(server)),
+            };
+        };
+        if member.incarnation != hello.incarnation && !Mutant::B33.active() {
+            return refused(format!("the data directory {directory} is not that of server {server}"));
+        }
+        match dialed.filter(|address| self.peers.expects_member(address)) {
+            Some(address) if *address != member.peer_address => refused(format!(
+                "server {server} answers at {address}, and should at {}",
+                member.peer_address
             )),
-            _ => Ok(Kin::Member(member.id)),
+            _ => Ok(Kin::Member(server)),
         }
     }
 
@@ -212,6 +234,7 @@ impl Engine {
         if dialed {
             self.peers.outgoing.insert(server, id);
             self.links.set_deadline(id, Some(now + crate::peers::PROBE_EVERY));
+            self.announce_kinds(id);
             self.consensus(now, atomix_raft::Input::LinkOpened { to: server });
             return;
         }
@@ -289,6 +312,9 @@ impl Engine {
         let dialed = self.links.link(id).and_then(|link| link.dialed.clone());
         if let Some(address) = &dialed {
             self.peers.slow_down(address);
+            if refusal.reason == RefusalReason::NotAMember {
+                self.peers.refused(address, &detail);
+            }
         }
         self.close(now, id);
         match (refusal.reason, dialed) {

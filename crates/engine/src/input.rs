@@ -5,8 +5,10 @@ use atomix_protocol::{Entry, EntryId, Index, LinkId, ServerId};
 use atomix_raft::ChunkOutcome;
 use bytes::Bytes;
 
+use crate::{LateRead, Restored};
+
 /// One input.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Input {
     /// Time has passed.
     Tick,
@@ -53,4 +55,11 @@ pub enum Input {
     },
     /// Answer to [`Output::LoadSnapshot`](crate::Output::LoadSnapshot): the whole snapshot.
     SnapshotLoaded(EntryId, Bytes),
+    /// Answer to [`Output::Restore`](crate::Output::Restore).
+    Restored(EntryId, Restored),
+    /// The answer of [`Output::Answer`](crate::Output::Answer) was dropped: read again.
+    TooLate(LateRead),
+    /// The server is to be shut down: it lets another lead first, if it leads. Then, or if
+    /// [`Engine::is_handing_over`](crate::Engine::is_handing_over) says no at once, it may be.
+    HandOver,
 }

@@ -63,6 +63,7 @@ impl Engine {
             silent: VecDeque::new(),
             retry_at: None,
         });
+        self.levels.stale = true;
         self.liveness.elected(now, &mut self.table.sessions());
         for session in self.table.withheld() {
             self.liveness.withhold(now, session);
@@ -112,6 +113,7 @@ impl Engine {
         }
         leading.retry_at = None;
         let refused = self.expire_silent(now).is_err()
+            || self.raise_levels(now).is_err()
             || self.give_up_overflowing(now).is_err()
             || self.fold_if_wanted(now).is_err()
             || self.log_time(now).is_err();

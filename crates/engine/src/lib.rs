@@ -7,9 +7,12 @@
 //! | module | what it decides |
 //! |---|---|
 //! | `engine` | the fields, and where each input and output goes |
+//! | `levels` | which operations all members have (M3) |
 //! | `links` | what each link is by now, and which frames may pass on it |
 //! | `handshake` | who may talk here, and which of two processes with one identity stays (I5) |
 //! | `bootstrap` | from a directory to a member (I1–I3) |
+//! | `joining` | from an empty directory to a member of a cluster that exists (R7, I3) |
+//! | `members` | changes of the configuration and of the leader, as operators and joining servers ask for them (R7) |
 //! | `peers` | where the other servers are, and when to dial again |
 //! | `clients` | command, keep-alive, close (S2–S6) |
 //! | `attaching` | open and attach (S1, E4) |
@@ -34,13 +37,17 @@ mod engine;
 mod events;
 mod handshake;
 mod input;
+mod joining;
 mod leading;
+mod levels;
 mod links;
 mod marks;
+mod members;
 mod options;
 mod output;
 mod peers;
 mod reads;
+mod restore;
 mod snapshots;
 mod status;
 
@@ -50,3 +57,5 @@ pub use input::Input;
 pub use marks::Marks;
 pub use options::Options;
 pub use output::{Notice, Output, StopReason};
+pub use reads::LateRead;
+pub use restore::{Restored, Restoring, Retired};

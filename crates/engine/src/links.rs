@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
+use atomix_protocol::bootstrap::BootstrapMessage;
 use atomix_protocol::codec::Frame;
 use atomix_protocol::handshake::{Hello, RefusalReason};
 use atomix_protocol::{Address, BootNonce, GroupId, LinkId, LocalTime, ServerId};
@@ -52,7 +53,8 @@ pub(crate) enum Stage {
     Contested(Hello),
     /// To a server with which there is no common cluster yet: only bootstrap passes.
     Forming(Hello),
-    /// To a member of the cluster. Consensus passes from the end that dialled.
+    /// To a member of the cluster. Consensus passes from the end that dialled; back only from a server whose configuration is too
+    /// old to say where this one is.
     Peer(PeerLink),
     /// From a client.
     Client(ClientLink),
@@ -202,14 +204,21 @@ impl Engine {
             (Stage::Contested(_) | Stage::Dialing, _) => {}
             (_, Frame::Ping(token)) => self.send(id, &Frame::Pong(token)),
             (_, Frame::Pong(token)) => self.on_pong(now, id, token),
-            (Stage::Peer(peer), Frame::Peer(message)) if accepted => {
+            (Stage::Peer(peer), Frame::Peer(message)) => {
                 let from = peer.server;
                 self.consensus(now, atomix_raft::Input::Received { from, message });
+            }
+            (Stage::Peer(peer), Frame::Kinds(kinds)) if accepted => {
+                let from = peer.server;
+                self.on_kinds(id, from, kinds);
             }
             (Stage::Peer(_), Frame::Refusal(refusal)) => self.on_refusal(now, id, &refusal),
             // Anybody can bring a link this far: only whom this server dialled itself may send it away.
             (Stage::Forming(_), Frame::Refusal(refusal)) if !accepted => self.on_refusal(now, id, &refusal),
             (Stage::Forming(_), Frame::Bootstrap(message)) => self.on_bootstrap(now, id, message),
+            (Stage::Peer(_), Frame::Bootstrap(BootstrapMessage::Join(wish))) if accepted => {
+                self.on_join(now, id, &wish);
+            }
             (Stage::Client(_), Frame::Request(request)) => self.on_request(now, id, request),
             _ => self.reject(now, id, "a frame that does not belong on this link".into()),
         }
@@ -223,12 +232,16 @@ impl Engine {
         }
         match link.stage {
             Stage::Peer(peer) => {
+                self.levels.forget(peer.server, id);
                 if self.peers.forget(peer.server, id) {
                     self.consensus(now, atomix_raft::Input::LinkClosed { from: peer.server });
                 }
                 self.settle_contests(now, peer.server);
             }
-            Stage::Client(client) => self.on_client_gone(id, &client),
+            Stage::Client(client) => {
+                self.members.forget(id);
+                self.on_client_gone(id, &client);
+            }
             Stage::Contested(_) => self.peers.contests.retain(|_, contested| *contested != id),
             Stage::Dialing | Stage::Greeting | Stage::Forming(_) => {}
         }

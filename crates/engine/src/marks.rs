@@ -39,12 +39,34 @@ pub struct Marks {
     pub overflows: u64,
     /// Replies held for acknowledgements (E6).
     pub replies_held: u64,
+    /// Levels that this leader began to raise (M3).
+    pub levels_raised: u64,
     /// Processes refused because an older one with their identity lives (I5).
     pub duplicate_refused: u64,
     /// Interrupted bootstraps that this server resumed (I2).
     pub bootstrap_resumed: u64,
     /// Times that this server found itself outside of a cluster (I2).
     pub joiner: u64,
+    /// Servers that this leader began to take in (R7).
+    pub joins: u64,
+    /// Learners that it began to promote because they wish it.
+    pub promotions: u64,
+    /// Records of wiped servers that it began to remove for those that came in their place (I3).
+    pub replacements: u64,
+    /// Times that this server was taken in by a cluster that it joined.
+    pub taken_in: u64,
+    /// Times that it learned that it was removed.
+    pub left: u64,
+    /// Handshakes of removed servers, or of directories that took their place, that were refused (I5).
+    pub removed_refused: u64,
+    /// Times that it handed over because it was to be shut down.
+    pub handed_over_at_shutdown: u64,
+    /// Sessions whose commands were kept waiting by a hand-over that came to nothing.
+    pub resumed_after_hand_over: u64,
+    /// Linearizable reads that only the lease vouched for (R3).
+    pub reads_by_lease: u64,
+    /// Those whose answer came too late for it, or that waited too long: they were confirmed by a round after all.
+    pub reads_too_late: u64,
     /// The last entry that was in the log, or in the snapshot, when this server came up.
     pub(crate) recovered_index: Index,
     /// The last entry in the snapshot that the state was last restored from.

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use atomix_protocol::{Address, BootNonce, ClusterId, Incarnation, limits};
+use atomix_protocol::{Address, BootNonce, ClusterId, Incarnation, MemberKind, limits};
 
 /// Settings of one server.
 #[derive(Clone, Debug)]
@@ -13,6 +13,12 @@ pub struct Options {
     pub client_address: Address,
     /// The servers that form the cluster, this one among them (I2).
     pub bootstrap: Vec<Address>,
+    /// Servers of the cluster that it asks to be taken in, if its directory is fresh. Instead of `bootstrap`.
+    pub join: Vec<Address>,
+    /// What it wants to be in the cluster that it joins.
+    pub kind: MemberKind,
+    /// Its priority there.
+    pub priority: u8,
     /// Consensus.
     pub raft: atomix_raft::Config,
     /// Longest handshake.
@@ -51,6 +57,9 @@ impl Options {
             client_address: address.clone(),
             address,
             bootstrap,
+            join: Vec::new(),
+            kind: MemberKind::Voter,
+            priority: 0,
             raft: atomix_raft::Config::default(),
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
             read_wait: limits::READ_WAIT,

@@ -3,11 +3,13 @@
 use std::fmt;
 
 use atomix_protocol::peer::SnapshotMeta;
-use atomix_protocol::{Address, ClusterId, Index, LinkId, ServerId, SessionId, Term, WriteBatch};
+use atomix_protocol::{Address, ClusterId, Index, LinkId, LocalTime, ServerId, SessionId, Term, WriteBatch};
 use atomix_raft::Role;
 use atomix_session::SnapshotSource;
 use bytes::Bytes;
 use thiserror::Error;
+
+use crate::{LateRead, Restoring, Retired};
 
 /// One output. To be carried out in order.
 pub enum Output {
@@ -15,6 +17,22 @@ pub enum Output {
     Dial(LinkId, Address),
     /// Send a frame.
     Send(LinkId, Bytes),
+    /// The answer to a read that only the leader's lease vouches for (R3). Read the clock, when this is its turn and
+    /// not earlier: up to `not_after` send the frame. Later, somebody else may have led when the state was read: drop it
+    /// and report `TooLate`.
+    ///
+    /// The engine can't do that itself: it has read the state at a time that was taken before, and the machine may have
+    /// stood still in between. What happens to the frame after the clock was read does not matter.
+    Answer {
+        /// The link.
+        link: LinkId,
+        /// The frame.
+        frame: Bytes,
+        /// The end of the lease.
+        not_after: LocalTime,
+        /// The read, to be reported.
+        read: LateRead,
+    },
     /// Close a link, after what was sent on it; nothing more is reported of it.
     Close(LinkId),
     /// Make a batch durable, then report `Written`. At most one is outstanding.
@@ -48,8 +66,8 @@ pub enum Output {
         /// Most bytes.
         bytes: usize,
     },
-    /// Write a chunk of a received snapshot; offset zero begins it anew and stops an own one being taken. After the last, finish and
-    /// verify. Report `ChunkWritten`.
+    /// Write a chunk of a received snapshot; stops an own one being taken. Offset zero begins it anew. After the last, finish and
+    /// verify. Several may be outstanding. Report `ChunkWritten`, for each and in order.
     WriteChunk {
         /// The snapshot.
         meta: SnapshotMeta,
@@ -62,6 +80,10 @@ pub enum Output {
     },
     /// Read the whole published snapshot; report `SnapshotLoaded`.
     LoadSnapshot(SnapshotMeta),
+    /// Read the whole published snapshot and have it read, beside the loop; report `Restored`.
+    Restore(SnapshotMeta, Restoring),
+    /// Drop it where nothing waits for it.
+    Retire(Retired),
     /// Something worth a log line.
     Notice(Notice),
     /// This server must stop, now. Nothing follows.
@@ -92,6 +114,27 @@ pub enum Notice {
     Joiner {
         /// The cluster.
         cluster: ClusterId,
+    },
+    /// A configuration is committed.
+    Configuration {
+        /// Its index.
+        index: Index,
+        /// How many members it has.
+        members: usize,
+        /// Whether it is joint: another follows.
+        joint: bool,
+    },
+    /// This server takes a joining one a step further.
+    Joining {
+        /// The joining server.
+        address: Address,
+        /// The index of the configuration that does it.
+        index: Index,
+    },
+    /// This server is a member no more.
+    Removed {
+        /// The index of the configuration without it.
+        configuration: Index,
     },
     /// The list given at this start is not the configuration's.
     BootstrapDiffers,
@@ -130,6 +173,7 @@ impl fmt::Debug for Output {
         match self {
             Output::Dial(link, address) => write!(f, "Dial({link}, {address})"),
             Output::Send(link, frame) => write!(f, "Send({link}, {}B)", frame.len()),
+            Output::Answer { link, not_after, .. } => write!(f, "Answer({link}, until {not_after:?})"),
             Output::Close(link) => write!(f, "Close({link})"),
             Output::Write(token, batch) => write!(f, "Write({token}, {} entries)", batch.entries.len()),
             Output::Fetch { to, from, through, .. } => write!(f, "Fetch(for {to}, {from}..={through})"),
@@ -141,6 +185,8 @@ impl fmt::Debug for Output {
             }
             Output::WriteChunk { meta, offset, .. } => write!(f, "WriteChunk({:?}, {offset})", meta.last),
             Output::LoadSnapshot(meta) => write!(f, "LoadSnapshot({:?})", meta.last),
+            Output::Restore(meta, _) => write!(f, "Restore({:?})", meta.last),
+            Output::Retire(_) => write!(f, "Retire"),
             Output::Notice(notice) => write!(f, "{notice:?}"),
             Output::Stop(reason) => write!(f, "Stop({reason})"),
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use atomix_protocol::codec::Frame;
 use atomix_protocol::peer::PeerMessage;
-use atomix_protocol::{Address, Configuration, Incarnation, LinkId, LocalTime, ServerId};
+use atomix_protocol::{Address, Incarnation, LinkId, LocalTime, ServerId};
 use rand::Rng;
 
 use crate::engine::Engine;
@@ -24,8 +24,8 @@ pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// An address that this server dials.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// The member that should answer there; `None` for an address that is only listed.
-    server: Option<ServerId>,
+    /// Whether a member should answer there, and not only a listed server.
+    member: bool,
     link: Option<LinkId>,
     /// When to dial; `None` while there is a link, and when there is no need any more.
     next_dial: Option<LocalTime>,
@@ -35,6 +35,8 @@ pub(crate) struct Target {
     foreign: bool,
     /// A server of this cluster answered there once.
     own: bool,
+    /// Why the one who answers there says that this server is no member.
+    refused: Option<String>,
     /// What an empty server said of itself on the link that stands now (I2).
     pub(crate) empty: Option<Incarnation>,
 }
@@ -43,7 +45,7 @@ pub(crate) struct Target {
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     pub(crate) targets: BTreeMap<Address, Target>,
-    /// Links that this server dialled: on these it speaks.
+    /// Links that this server dialled: on these it speaks. Those that do not know where it is answer there.
     pub(crate) outgoing: BTreeMap<ServerId, LinkId>,
     /// Links that the others dialled: on these it listens.
     pub(crate) incoming: BTreeMap<ServerId, LinkId>,
@@ -53,40 +55,22 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Dials what is listed and what the configuration names, and nothing else.
-    pub(crate) fn aim(
-        &mut self,
-        now: LocalTime,
-        options: &Options,
-        configuration: Option<&Configuration>,
-        own: Option<ServerId>,
-    ) {
-        let mut wanted: BTreeMap<Address, Option<ServerId>> =
-            options.bootstrap.iter().map(|address| (address.clone(), None)).collect();
-        let mut here = vec![options.address.clone()];
-        for member in configuration.iter().flat_map(|configuration| &configuration.members) {
-            if Some(member.id) == own {
-                here.push(member.peer_address.clone());
-            } else {
-                wanted.insert(member.peer_address.clone(), Some(member.id));
-            }
-        }
-        for address in &here {
-            wanted.remove(address);
-        }
+    /// Dials these addresses, and no others. Says of each whether a member should answer there.
+    pub(crate) fn aim(&mut self, now: LocalTime, wanted: BTreeMap<Address, bool>) {
         self.targets.retain(|address, _| wanted.contains_key(address));
-        for (address, server) in wanted {
+        for (address, member) in wanted {
             let target = self.targets.entry(address).or_insert(Target {
-                server,
+                member,
                 link: None,
                 next_dial: Some(now),
                 backoff: BACKOFF,
                 stands_since: None,
                 foreign: false,
                 own: false,
+                refused: None,
                 empty: None,
             });
-            target.server = server;
+            target.member = member;
             if target.link.is_none() {
                 target.next_dial = Some(now);
                 target.backoff = BACKOFF;
@@ -94,8 +78,8 @@ impl Peers {
         }
     }
 
-    pub(crate) fn server_at(&self, address: &Address) -> Option<ServerId> {
-        self.targets.get(address)?.server
+    pub(crate) fn expects_member(&self, address: &Address) -> bool {
+        self.targets.get(address).is_some_and(|target| target.member)
     }
 
     pub(crate) fn links_of(&self, server: ServerId) -> Vec<LinkId> {
@@ -114,17 +98,19 @@ impl Peers {
         }
     }
 
-    /// A member answered at a dialled address. Says whether the link is of use: an address that is only listed is not dialled again.
+    /// A server of this cluster answered at a dialled address. Says whether a member is expected there: an address that is only
+    /// listed is not dialled again.
     pub(crate) fn met_member(&mut self, address: &Address, now: LocalTime) -> bool {
         let Some(target) = self.targets.get_mut(address) else { return false };
         target.own = true;
         target.foreign = false;
+        target.refused = None;
         target.stands_since = Some(now);
-        if target.server.is_none() {
+        if !target.member {
             target.link = None;
             target.next_dial = None;
         }
-        target.server.is_some()
+        target.member
     }
 
     pub(crate) fn met_foreign(&mut self, address: &Address) {
@@ -137,7 +123,8 @@ impl Peers {
     pub(crate) fn is_misplaced(&self, options: &Options) -> bool {
         let others = || {
             let targets = self.targets.iter();
-            targets.filter(|(address, _)| options.bootstrap.contains(address)).map(|(_, target)| target)
+            let listed = |address| options.bootstrap.contains(address) || options.join.contains(address);
+            targets.filter(move |(address, _)| listed(address)).map(|(_, target)| target)
         };
         let foreign = others().filter(|target| target.foreign).count();
         foreign * 2 > others().count() && !others().any(|target| target.own)
@@ -146,6 +133,18 @@ impl Peers {
     /// Listed addresses at which another cluster answers.
     pub(crate) fn foreign(&self) -> impl Iterator<Item = &Address> {
         self.targets.iter().filter(|(_, target)| target.foreign).map(|(address, _)| address)
+    }
+
+    /// The server there says that this one is no member.
+    pub(crate) fn refused(&mut self, address: &Address, detail: &str) {
+        if let Some(target) = self.targets.get_mut(address) {
+            target.refused = Some(detail.into());
+        }
+    }
+
+    /// Those who say that this server is no member, and why.
+    pub(crate) fn refusals(&self) -> impl Iterator<Item = (&Address, &str)> {
+        self.targets.iter().filter_map(|(address, target)| Some((address, target.refused.as_deref()?)))
     }
 
     /// Whoever answers there will not change his mind soon.
@@ -197,13 +196,6 @@ impl Peers {
 }
 
 impl Engine {
-    /// Aims at the servers of the list and of the configuration in use.
-    pub(crate) fn aim(&mut self, now: LocalTime) {
-        let configuration = self.configuration().cloned();
-        let own = self.server();
-        self.peers.aim(now, &self.options, configuration.as_ref(), own);
-    }
-
     pub(crate) fn dial_due(&mut self, now: LocalTime) {
         while let Some((address, target)) = self.peers.take_due(now) {
             let link = self.links.next_id();
@@ -213,9 +205,12 @@ impl Engine {
         }
     }
 
-    /// Consensus repeats what matters, so a message to a server that is not reached now is dropped.
+    /// Consensus repeats what matters, so a message to a server that is not reached now is dropped. Where a member is that this
+    /// server's configuration is too old to name it does not know: it is answered where it asks, or it might never be elected.
     pub(crate) fn send_to(&mut self, to: ServerId, message: PeerMessage) {
-        if let Some(link) = self.peers.outgoing.get(&to).copied() {
+        let unknown = self.record(to).is_none();
+        let asking = || self.peers.incoming.get(&to).filter(|_| unknown);
+        if let Some(link) = self.peers.outgoing.get(&to).or_else(asking).copied() {
             self.send(link, &Frame::Peer(message));
         }
     }

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use atomix_protocol::client::{
     AnswerHeader, ClientResponse, Consistency, EndReason, NotAnswered, QueryHeader,
 };
+use atomix_protocol::codec::Frame;
 use atomix_protocol::mutant::Mutant;
-use atomix_protocol::{Index, LinkId, LocalTime, SessionId};
+use atomix_protocol::{GroupId, Index, LinkId, LocalTime, SessionId};
 use atomix_session::QueryContext;
 use bytes::Bytes;
 
+use crate::Output;
 use crate::engine::Engine;
 
 /// Most reads of one link that wait.
@@ -35,6 +37,18 @@ struct Waiting {
     index: Option<Index>,
     /// Its index was reached, but not its sequence.
     waits_for_sequence: bool,
+    /// It was confirmed by nothing but the lease (R3).
+    lease: bool,
+}
+
+/// A read whose answer came after the end of the lease that vouched for it: to be given back with
+/// [`Input::TooLate`](crate::Input::TooLate).
+#[derive(Clone, Debug)]
+pub struct LateRead {
+    link: LinkId,
+    session: SessionId,
+    header: QueryHeader,
+    query: Bytes,
 }
 
 /// Reads that wait, by a number of their own. All wait equally long, so the first number has the first deadline.
@@ -65,8 +79,9 @@ impl Reads {
     }
 
     /// The answer of this one must show at least `index`. Says what it waits for in the end, if it is known here.
-    fn confirm(&mut self, read: u64, index: Index) -> Option<Index> {
+    fn confirm(&mut self, read: u64, index: Index, lease: bool) -> Option<Index> {
         let waiting = self.waiting.get_mut(&read)?;
+        waiting.lease = lease;
         let index = if Mutant::B32.active() { index } else { index.max(waiting.header.after_index) };
         waiting.index = Some(index);
         self.by_index.insert((index, read));
@@ -81,6 +96,15 @@ impl Reads {
             }
             self.by_index.pop_first();
             self.by_sequence.insert(read);
+        }
+    }
+
+    /// It needs to be confirmed again.
+    fn unconfirm(&mut self, read: u64) {
+        self.by_sequence.remove(&read);
+        let Some(waiting) = self.waiting.get_mut(&read) else { return };
+        if let Some(index) = waiting.index.take() {
+            self.by_index.remove(&(index, read));
         }
     }
 
@@ -140,29 +164,50 @@ impl Engine {
             return;
         }
         let deadline = now + self.options.read_wait;
-        let (index, waits_for_sequence) = (None, false);
-        let read =
-            self.reads.add(Waiting { link, session, header, query, deadline, index, waits_for_sequence });
-        if let Some(client) = self.links.client_mut(link) {
-            client.reads += 1;
-        }
+        let read = self.add_read(LateRead { link, session, header, query }, deadline);
         if header.consistency == Consistency::Linearizable {
             let refused = self.raft.as_mut().is_none_or(|raft| raft.read(now, read).is_err());
             if refused {
                 self.fail_reads(&[read]);
             }
         } else {
-            self.confirm_reads(&[read], Index::ZERO);
+            self.confirm_reads(&[read], Index::ZERO, false);
             self.serve_reads();
         }
     }
 
-    /// These need no more confirmation: by a round that began after they came (Q3), or by being asked of a state that is fresh
-    /// enough (Q4).
-    pub(crate) fn confirm_reads(&mut self, reads: &[u64], index: Index) {
+    fn add_read(&mut self, asked: LateRead, deadline: LocalTime) -> u64 {
+        let LateRead { link, session, header, query } = asked;
+        if let Some(client) = self.links.client_mut(link) {
+            client.reads += 1;
+        }
+        let (index, waits_for_sequence, lease) = (None, false, false);
+        self.reads.add(Waiting { link, session, header, query, deadline, index, waits_for_sequence, lease })
+    }
+
+    /// Its answer came too late for the lease: it is asked again, and a round must confirm it.
+    pub(crate) fn read_again(&mut self, now: LocalTime, late: LateRead) {
+        self.marks.reads_too_late += 1;
+        if self.links.client_mut(late.link).is_some() {
+            let deadline = now + self.options.read_wait;
+            let read = self.add_read(late, deadline);
+            self.insist(now, read);
+        }
+    }
+
+    fn insist(&mut self, now: LocalTime, read: u64) {
+        let refused = self.raft.as_mut().is_none_or(|raft| raft.read_by_round(now, read).is_err());
+        if refused {
+            self.fail_reads(&[read]);
+        }
+    }
+
+    /// These need no more confirmation: by a round that began after they came, or by the lease for now (Q3), or by
+    /// being asked of a state that is fresh enough (Q4).
+    pub(crate) fn confirm_reads(&mut self, reads: &[u64], index: Index, lease: bool) {
         let (applied, _) = self.table.applied();
         for read in reads {
-            let waits = self.reads.confirm(*read, index).is_some_and(|index| index > applied);
+            let waits = self.reads.confirm(*read, index, lease).is_some_and(|index| index > applied);
             self.marks.reads_waited += u64::from(waits);
         }
     }
@@ -231,12 +276,32 @@ impl Engine {
             self.marks.reads_waited += u64::from(!core::mem::replace(&mut waiting.waits_for_sequence, true));
             return;
         }
+        let now = self.now;
+        let leased =
+            self.raft.as_ref().and_then(atomix_raft::Raft::lease_until).filter(|until| now <= *until);
+        let not_after = leased.filter(|_| waiting.lease);
+        if waiting.lease && not_after.is_none() {
+            // It waited for longer than the lease lasts.
+            self.marks.reads_too_late += 1;
+            self.reads.unconfirm(read);
+            self.insist(now, read);
+            return;
+        }
         let (_, time) = self.table.applied();
         let body = self.machine.query(&QueryContext { index, time, session }, &waiting.query);
-        self.take_read(read);
+        let answer = AnswerHeader { ticket: header.ticket, index, event_index: info.event_index };
+        let answer = ClientResponse::Answer(answer, body);
+        let Some(Waiting { query, .. }) = self.take_read(read) else { return };
         self.counters.queries_answered += 1;
-        let header = AnswerHeader { ticket: header.ticket, index, event_index: info.event_index };
-        self.respond(link, ClientResponse::Answer(header, body));
+        match not_after.filter(|_| !Mutant::B24.active()) {
+            Some(not_after) => {
+                self.marks.reads_by_lease += 1;
+                let frame = Frame::Response(answer).encode(GroupId::DEFAULT);
+                let read = LateRead { link, session, header, query };
+                self.push(Output::Answer { link, frame, not_after, read });
+            }
+            None => self.respond(link, answer),
+        }
     }
 }
 
@@ -256,6 +321,7 @@ mod tests {
             deadline: LocalTime::ZERO,
             index: None,
             waits_for_sequence: false,
+            lease: false,
         }
     }
 
@@ -266,7 +332,7 @@ mod tests {
             [|reads, read| drop(reads.remove(read)), |reads, _| reads.forget(LinkId(1))];
         for end in ends {
             let read = reads.add(waiting(1));
-            reads.confirm(read, Index::ZERO);
+            reads.confirm(read, Index::ZERO, false);
             assert!(reads.bytes > 0, "an empty query takes room too");
             end(&mut reads, read);
             assert!(reads.waiting.is_empty() && reads.by_index.is_empty() && reads.bytes == 0, "{reads:?}");

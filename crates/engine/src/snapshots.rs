@@ -5,7 +5,7 @@ use atomix_protocol::{EntryId, LocalTime};
 use bytes::Bytes;
 
 use crate::engine::Engine;
-use crate::{Notice, Output, StopReason};
+use crate::{Notice, Output, Restored, Restoring, Retired, StopReason};
 
 /// What is being done about snapshots. One thing at a time.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ enum Work {
     Publishing(SnapshotMeta),
     /// A received one is being published.
     Installing(SnapshotMeta),
-    /// It is published, and being read.
+    /// It is published, and being read into a state of its own.
     Loading(SnapshotMeta),
 }
 
@@ -26,8 +26,8 @@ enum Work {
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots {
     work: Work,
-    /// A chunk that waits for a publication. Consensus asks for one at a time.
-    held: Option<Output>,
+    /// Chunks that wait for a publication. Consensus bounds them.
+    held: Vec<Output>,
     /// Size of the newest one: the next is due when the log has grown by more (R6).
     size: u64,
     /// One is due, and acknowledgements were folded for it (E2).
@@ -45,7 +45,7 @@ impl Engine {
     pub(crate) fn begin_snapshot(&mut self, now: LocalTime) {
         let Some(raft) = &self.raft else { return };
         let due = raft.bytes_since_snapshot() > self.options.snapshot_log_bytes.max(self.snapshots.size);
-        if !due || raft.is_installing() || !matches!(self.snapshots.work, Work::Nothing) {
+        if !due || !raft.may_take_snapshot() || !matches!(self.snapshots.work, Work::Nothing) {
             return;
         }
         let first = !core::mem::replace(&mut self.snapshots.folded, true);
@@ -80,7 +80,7 @@ impl Engine {
         let chunk = Output::WriteChunk { meta, offset, data, done };
         match self.snapshots.work {
             Work::Publishing(_) => {
-                self.snapshots.held = Some(chunk);
+                self.snapshots.held.push(chunk);
                 return;
             }
             Work::Taking(_) => {
@@ -106,37 +106,72 @@ impl Engine {
                 self.counters.snapshots_taken += 1;
                 self.notice(Notice::SnapshotTaken(last.index));
                 self.consensus(now, atomix_raft::Input::SnapshotPublished { meta });
-                // Not behind a snapshot that is on its way to a follower (R6).
-                let through = self.raft.as_ref().map_or(last.index, atomix_raft::Raft::compactable_index);
-                self.push(Output::Compact(through));
-                if let Some(chunk) = self.snapshots.held.take() {
+                self.compact();
+                for chunk in core::mem::take(&mut self.snapshots.held) {
                     self.push(chunk);
                 }
             }
             Work::Installing(meta) if meta.last == last => {
-                self.push(Output::LoadSnapshot(meta.clone()));
+                self.push(match self.machine.fresh() {
+                    Some(machine) => Output::Restore(meta.clone(), Restoring(machine)),
+                    None => Output::LoadSnapshot(meta.clone()),
+                });
                 self.snapshots.work = Work::Loading(meta);
             }
             other => self.snapshots.work = other,
         }
     }
 
-    /// The received snapshot takes the place of the state.
+    /// The received snapshot takes the place of the state, of which there is only one.
     pub(crate) fn on_snapshot_loaded(&mut self, now: LocalTime, last: EntryId, bytes: &Bytes) {
-        let size = match &self.snapshots.work {
-            Work::Loading(meta) if meta.last == last => meta.size,
-            _ => return,
-        };
-        self.snapshots.work = Work::Nothing;
-        if let Err(error) = self.table.restore(bytes, self.machine.as_mut()) {
-            self.stop(StopReason::Restore(error.to_string()));
+        if self.loaded(last).is_none() {
             return;
         }
-        self.snapshots.size = size;
+        if let Err(error) = self.table.restore(bytes, self.machine.as_mut()) {
+            return self.stop(StopReason::Restore(error.to_string()));
+        }
+        self.on_replaced(now, last);
+    }
+
+    /// The state of the received snapshot takes the place of the one that stands.
+    pub(crate) fn on_restored(&mut self, now: LocalTime, last: EntryId, restored: Restored) {
+        if self.loaded(last).is_none() {
+            return;
+        }
+        match restored.0 {
+            Ok((sessions, machine)) => {
+                let machine = core::mem::replace(&mut self.machine, machine);
+                let sessions = self.table.replace(sessions);
+                self.push(Output::Retire(Retired(sessions, machine)));
+                self.on_replaced(now, last);
+            }
+            Err(error) => self.stop(StopReason::Restore(error.to_string())),
+        }
+    }
+
+    /// Size of the received snapshot, if this is it.
+    fn loaded(&self, last: EntryId) -> Option<u64> {
+        match &self.snapshots.work {
+            Work::Loading(meta) if meta.last == last => Some(meta.size),
+            _ => None,
+        }
+    }
+
+    fn on_replaced(&mut self, now: LocalTime, last: EntryId) {
+        self.snapshots.size = self.loaded(last).unwrap_or(self.snapshots.size);
+        self.snapshots.work = Work::Nothing;
         self.counters.snapshots_installed += 1;
         self.marks.restored_index = last.index;
         self.notice(Notice::SnapshotInstalled(last.index));
         self.consensus(now, atomix_raft::Input::Installed { last });
+        self.compact();
         self.serve_reads();
+    }
+
+    /// Allows storage to drop what neither this server nor a follower needs (R6).
+    fn compact(&mut self) {
+        if let Some(through) = self.raft.as_ref().map(atomix_raft::Raft::compactable_index) {
+            self.push(Output::Compact(through));
+        }
     }
 }

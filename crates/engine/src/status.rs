@@ -1,7 +1,7 @@
 //! What this server says of itself.
 
-use atomix_protocol::LocalTime;
 use atomix_protocol::status::{Counters, Status};
+use atomix_protocol::{Address, Configuration, LocalTime, ServerId};
 
 use crate::bootstrap::Standing;
 use crate::engine::Engine;
@@ -22,10 +22,17 @@ impl Engine {
             configuration_index: configuration
                 .map_or_else(Default::default, |configuration| configuration.index),
             sessions: self.table.len() as u64,
+            client_address: self.options.client_address.clone(),
+            joint: configuration.is_some_and(|configuration| configuration.outgoing_voters.is_some()),
+            committed_configuration: self
+                .members
+                .committed
+                .as_ref()
+                .map_or_else(Default::default, |committed| committed.index),
             ..Status::default()
         };
         if let Some(raft) = &self.raft {
-            status.votes = raft.configuration().is_voter(raft.server());
+            status.votes = votes(raft.configuration(), raft.server());
             status.leader = raft.leader();
             status.term = raft.term();
             status.last_index = raft.last().index;
@@ -59,14 +66,23 @@ impl Engine {
 
     fn role_in_words(&self) -> &'static str {
         match (&self.raft, &self.standing) {
+            (_, Standing::Outsider(outsider)) if outsider.was_removed() => "removed",
             (Some(raft), _) => raft.role().as_str(),
             (None, Standing::Empty { outside_of: Some(_) } | Standing::Outsider(_)) => "joiner",
+            (None, Standing::Empty { .. }) if self.joins() => "joiner",
             (None, _) => "forming",
         }
     }
 
     fn notice_in_words(&self) -> String {
         match (&self.standing, &self.raft) {
+            (Standing::Empty { outside_of: Some(cluster) }, _) if self.joins() => {
+                format!("no vote yet: cluster {cluster} was asked to take this server in")
+            }
+            (Standing::Empty { outside_of: None }, _) if self.joins() => {
+                let asked: Vec<&str> = self.options.join.iter().map(Address::as_str).collect();
+                format!("no vote yet: no cluster has answered that could be joined, at {}", asked.join(", "))
+            }
             (Standing::Empty { outside_of: Some(cluster) }, _) => format!(
                 "no vote: the listed servers belong to cluster {cluster}, which does not know this data directory"
             ),
@@ -76,10 +92,19 @@ impl Engine {
             (Standing::Outsider(outsider), _) => outsider.notice.clone(),
             (Standing::Member { .. }, Some(raft)) if raft.leader().is_none() => {
                 let strangers: Vec<&str> = self.peers.foreign().map(|address| address.as_str()).collect();
-                if strangers.is_empty() {
+                if let Some((address, refused)) = self.peers.refusals().next() {
+                    format!("no leader is known; {address} says: {refused}")
+                } else if strangers.is_empty() {
                     "no leader is known: a majority of the members must be reachable".into()
                 } else {
                     format!("no leader is known; of another cluster: {}", strangers.join(", "))
+                }
+            }
+            (Standing::Member { .. }, _) if self.is_below_its_wish() => {
+                if self.members.next_wish.is_some() {
+                    "no vote yet: this server has joined, and catches up".into()
+                } else {
+                    "no vote: on a directory in use this server does not ask for one, an operator may promote it".into()
                 }
             }
             (Standing::Member { .. }, _) => String::new(),
@@ -104,4 +129,10 @@ impl Engine {
         }
         format!("no vote yet: a new cluster needs every listed server, and waits for {}", missing.join(", "))
     }
+}
+
+/// Whether a server votes; while a change is under way, on either side.
+fn votes(configuration: &Configuration, server: ServerId) -> bool {
+    let outgoing = configuration.outgoing_voters.as_ref();
+    configuration.is_voter(server) || outgoing.is_some_and(|outgoing| outgoing.contains(&server))
 }

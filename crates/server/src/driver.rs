@@ -59,22 +59,33 @@ pub(crate) struct Driver {
 enum Event {
     Link(LinkEvent),
     Done(Done),
+    ShutDown,
 }
 
 impl Driver {
     /// Runs until it is told to stop, or must.
     pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> ServerError {
-        let mut first = None;
+        let (mut first, mut stopping) = (None, false);
         let ended = loop {
             let (at, deadline) = match self.turn(first) {
                 Ok(next) => next,
                 Err(error) => break error,
             };
+            if stopping && !self.engine.is_handing_over() {
+                break ServerError::ShutDown;
+            }
             first = tokio::select! {
                 event = self.links.next() => Some(Event::Link(event)),
                 Some(done) = self.done.recv() => Some(Event::Done(done)),
                 () = alarm(at, deadline) => None,
-                _ = &mut stop => break ServerError::ShutDown,
+                asked = &mut stop, if !stopping => match asked {
+                    Ok(()) => {
+                        stopping = true;
+                        Some(Event::ShutDown)
+                    }
+                    // Dropped: nobody waits for a proper end.
+                    Err(_) => break ServerError::ShutDown,
+                },
             };
         };
         self.publish(now());
@@ -116,6 +127,7 @@ impl Driver {
     fn take(&mut self, now: LocalTime, event: Event) -> Result<(), ServerError> {
         match event {
             Event::Done(done) => self.engine.step(now, done?),
+            Event::ShutDown => self.engine.step(now, Input::HandOver),
             Event::Link(LinkEvent::Frames(link, frames)) => {
                 for frame in frames {
                     self.engine.step(now, Input::Frame(LinkId(link), frame));
@@ -138,9 +150,17 @@ impl Driver {
 
     fn carry_out(&mut self, outputs: Vec<Output>) -> Result<(), ServerError> {
         let mut stopped = Ok(());
-        let (mut jobs, mut notices) = (Vec::new(), Vec::new());
+        let (mut jobs, mut notices, mut late) = (Vec::new(), Vec::new(), Vec::new());
         for output in outputs {
             match output {
+                Output::Answer { link, frame, not_after, read } => {
+                    // Read now, after the state was: the machine may have stood still in between (R3).
+                    if now() <= not_after {
+                        self.links.send(link.0, frame);
+                    } else {
+                        late.push(read);
+                    }
+                }
                 Output::Dial(link, address) => self.links.dial(link.0, address.as_str()),
                 Output::Send(link, frame) => self.links.send(link.0, frame),
                 Output::Close(link) => self.links.close(link.0),
@@ -158,6 +178,12 @@ impl Driver {
             let status = self.status.borrow();
             notices.iter().for_each(|notice| log(&status, notice));
         }
+        if !late.is_empty() {
+            late.into_iter().for_each(|read| self.engine.step(now(), Input::TooLate(read)));
+            // They insist on a round now, so this ends.
+            let outputs = self.engine.drain(now());
+            stopped = stopped.and(self.carry_out(outputs));
+        }
         stopped
     }
 
@@ -172,9 +198,7 @@ impl Driver {
                 disk.writer.give(WriteJob::Take(meta, source, self.turns.turn()));
             }
             Output::WriteChunk { meta, offset, data, done } => {
-                if offset == 0 {
-                    self.turns.next();
-                }
+                self.turns.next();
                 disk.writer.give(WriteJob::Chunk { meta, offset, data, done });
             }
             Output::Fetch { to, from, through, bytes } => {
@@ -184,7 +208,14 @@ impl Driver {
                 disk.reader.give(ReadJob::Chunk { to, meta, offset, bytes });
             }
             Output::LoadSnapshot(meta) => disk.reader.give(ReadJob::Whole(meta)),
-            Output::Dial(..) | Output::Send(..) | Output::Close(_) | Output::Notice(_) | Output::Stop(_) => {
+            Output::Restore(meta, restoring) => disk.reader.give(ReadJob::Restore(meta, restoring)),
+            Output::Retire(retired) => disk.reader.give(ReadJob::Retire(retired)),
+            Output::Dial(..)
+            | Output::Send(..)
+            | Output::Answer { .. }
+            | Output::Close(_)
+            | Output::Notice(_)
+            | Output::Stop(_) => {
                 unreachable!("not for the disk: {output:?}")
             }
         }
@@ -217,6 +248,15 @@ fn log(status: &Status, notice: &Notice) {
         Notice::Member { cluster, server } => info!(server = server.0, %cluster, "member of the cluster"),
         Notice::Joiner { cluster } => {
             warn!(%cluster, "the servers listed form a cluster that does not know this data directory: no vote");
+        }
+        Notice::Configuration { index, members, joint } => {
+            info!(server, term, index = index.0, members, joint, "configuration committed");
+        }
+        Notice::Joining { address, index } => {
+            info!(server, term, %address, index = index.0, "a server joins")
+        }
+        Notice::Removed { configuration } => {
+            warn!(server, term, index = configuration.0, "removed from the cluster: no vote");
         }
         Notice::BootstrapDiffers => {
             warn!(server, term, "the servers listed are not those of the configuration in use")

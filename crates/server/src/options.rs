@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atomix_protocol::{Address, limits};
+use atomix_protocol::{Address, MemberKind, limits};
 
 /// Settings of a server.
 #[derive(Clone, Debug)]
@@ -14,6 +14,12 @@ pub struct ServerOptions {
     pub client_address: Option<Address>,
     /// The servers that form the cluster, this one among them (I2).
     pub bootstrap: Vec<Address>,
+    /// Servers of a cluster that exists, which this one joins instead. On a directory in use they are only compared.
+    pub join: Vec<Address>,
+    /// What it wants to be in the cluster that it joins: a voter, unless set. It is a learner first, until it has caught up.
+    pub kind: MemberKind,
+    /// Its priority in the cluster that it joins: greater is preferred as leader.
+    pub priority: u8,
     /// Between two heartbeats of a leader.
     pub heartbeat: Duration,
     /// Shortest and longest election timeout.
@@ -48,6 +54,9 @@ impl ServerOptions {
             address: address.into(),
             client_address: None,
             bootstrap: bootstrap.into_iter().map(Into::into).collect(),
+            join: Vec::new(),
+            kind: MemberKind::Voter,
+            priority: 0,
             heartbeat: limits::HEARTBEAT,
             election_timeout: limits::ELECTION_TIMEOUT,
             session_timeouts: (limits::SESSION_TIMEOUT_MIN, limits::SESSION_TIMEOUT_MAX),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use atomix_engine::{Engine, Options, Recovered};
 use atomix_protocol::status::Status;
-use atomix_protocol::{Address, BootNonce, ClusterId, Incarnation, LocalTime, limits};
+use atomix_protocol::{Address, BootNonce, ClusterId, Incarnation, LocalTime, MemberKind, limits};
 use atomix_session::StateMachine;
 use atomix_storage::Storage;
 use atomix_transport::{LinkLimits, Links, Listener, Transport, TransportError};
@@ -116,7 +116,8 @@ impl Server {
         reason.ok().flatten().unwrap_or(ServerError::ShutDown)
     }
 
-    /// Stops serving, lets the disk finish, and returns once the storage is closed.
+    /// Stops serving, lets the disk finish, and returns once the storage is closed. A leader hands over first, so that clients do
+    /// not wait for an election timeout; if nobody takes over, that costs at most two of them.
     ///
     /// # Errors
     /// If the server had stopped by itself before: the reason.
@@ -137,20 +138,39 @@ impl fmt::Debug for Server {
     }
 }
 
-fn engine_options(options: &ServerOptions) -> Result<Options, ServerError> {
+/// A server forms a cluster with those listed, or joins one.
+fn check_lists(options: &ServerOptions) -> Result<(), ServerError> {
+    let refused = |problem: String| Err(ServerError::Settings(problem));
+    if !options.join.is_empty() {
+        if !options.bootstrap.is_empty() {
+            return refused("a server forms a cluster or joins one: give one list, not both".into());
+        }
+        if options.join.iter().all(|address| *address == options.address) {
+            return refused("the servers to join through must be others than this one".into());
+        }
+        if options.kind == MemberKind::Leaving {
+            return refused("a server joins as voter, learner or reserve".into());
+        }
+        return Ok(());
+    }
     if !options.bootstrap.contains(&options.address) {
         let address = &options.address;
-        return Err(ServerError::Settings(format!("the servers listed must include this one: {address}")));
+        return refused(format!("the servers listed must include this one: {address}"));
     }
     if options.bootstrap.len() > limits::VOTERS {
         let (listed, most) = (options.bootstrap.len(), limits::VOTERS);
-        return Err(ServerError::Settings(format!(
-            "{listed} servers are listed: at most {most} form a cluster"
-        )));
+        return refused(format!("{listed} servers are listed: at most {most} form a cluster"));
     }
+    Ok(())
+}
+
+fn engine_options(options: &ServerOptions) -> Result<Options, ServerError> {
+    check_lists(options)?;
     let wide = || -> Result<u128, ServerError> { Ok(u128::from(draw()?) << 64 | u128::from(draw()?)) };
     let mut engine = Options::new(options.address.clone(), options.bootstrap.clone());
     engine.client_address = options.client_address.clone().unwrap_or_else(|| options.address.clone());
+    engine.join.clone_from(&options.join);
+    (engine.kind, engine.priority) = (options.kind, options.priority);
     engine.raft.heartbeat = options.heartbeat;
     engine.raft.election_timeout = options.election_timeout;
     engine.raft.log_memory_bytes = options.log_memory_bytes;

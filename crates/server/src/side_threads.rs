@@ -3,13 +3,14 @@
 use std::io::{self, BufWriter, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
-use atomix_engine::{ChunkOutcome, Input};
+use atomix_engine::{ChunkOutcome, Input, Restoring, Retired};
 use atomix_protocol::peer::SnapshotMeta;
 use atomix_protocol::{Index, ServerId};
 
 use atomix_session::SnapshotSource;
-use atomix_storage::{SnapshotWriter, StorageError, StorageReader};
+use atomix_storage::{Received, SnapshotWriter, StorageError, StorageReader, receive};
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -18,6 +19,10 @@ use crate::storage_thread::{Done, Worker, load};
 
 /// How much of a snapshot is gathered before it is written.
 const WRITE_BYTES: usize = 256 << 10;
+/// After so much of an own snapshot its writer pauses for as long as that took.
+const PACED_BYTES: usize = 1 << 20;
+/// At most for so long at a time: one that never ends keeps the log from being compacted.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Something for the thread that writes snapshots.
 pub(crate) enum WriteJob {
@@ -30,6 +35,8 @@ pub(crate) enum ReadJob {
     Entries { to: ServerId, from: Index, through: Index, bytes: u64 },
     Chunk { to: ServerId, meta: SnapshotMeta, offset: u64, bytes: usize },
     Whole(SnapshotMeta),
+    Restore(SnapshotMeta, Restoring),
+    Retire(Retired),
 }
 
 /// Which received snapshot was begun last: one's own, begun before, is not wanted any more.
@@ -75,9 +82,7 @@ pub(crate) fn start_reader(
     mut reader: Box<dyn StorageReader>,
     done: UnboundedSender<Done>,
 ) -> Result<Worker<ReadJob>, ServerError> {
-    Worker::spawn("atomix-reads", done, move |jobs, done| {
-        work(jobs, done, |job| read(&mut *reader, job).map(Some))
-    })
+    Worker::spawn("atomix-reads", done, move |jobs, done| work(jobs, done, |job| read(&mut *reader, job)))
 }
 
 fn work<J>(
@@ -99,8 +104,8 @@ fn work<J>(
     }
 }
 
-fn read(reader: &mut dyn StorageReader, job: ReadJob) -> Result<Input, StorageError> {
-    Ok(match job {
+fn read(reader: &mut dyn StorageReader, job: ReadJob) -> Result<Option<Input>, StorageError> {
+    Ok(Some(match job {
         ReadJob::Entries { to, from, through, bytes } => {
             Input::Fetched { to, from, entries: reader.entries(from, through, bytes)? }
         }
@@ -108,7 +113,14 @@ fn read(reader: &mut dyn StorageReader, job: ReadJob) -> Result<Input, StorageEr
             Input::ChunkRead { to, last: meta.last, offset, data: reader.snapshot(meta.last, offset, bytes)? }
         }
         ReadJob::Whole(meta) => Input::SnapshotLoaded(meta.last, load(reader, &meta)?),
-    })
+        ReadJob::Restore(meta, restoring) => {
+            Input::Restored(meta.last, restoring.read(&load(reader, &meta)?))
+        }
+        ReadJob::Retire(retired) => {
+            drop(retired);
+            return Ok(None);
+        }
+    }))
 }
 
 fn write(writer: &mut dyn SnapshotWriter, job: WriteJob) -> Result<Option<Input>, StorageError> {
@@ -116,7 +128,11 @@ fn write(writer: &mut dyn SnapshotWriter, job: WriteJob) -> Result<Option<Input>
         WriteJob::Take(meta, source, turn) => take(writer, meta, source, turn),
         WriteJob::Chunk { meta, offset, data, done } => {
             let last = meta.last;
-            let outcome = receive(writer, &meta, offset, &data, done)?;
+            let outcome = match receive(writer, &meta, offset, &data, done)? {
+                Received::Next(next) => ChunkOutcome::Next(next),
+                Received::Whole => ChunkOutcome::Whole,
+                Received::Bad => ChunkOutcome::Bad,
+            };
             Ok(Some(Input::ChunkWritten { last, outcome }))
         }
     }
@@ -133,7 +149,10 @@ fn take(
         return Ok(None);
     }
     writer.begin(meta.last)?;
-    let mut out = BufWriter::with_capacity(WRITE_BYTES, Out { writer: &mut *writer, turn, failure: None });
+    let mut out = BufWriter::with_capacity(
+        WRITE_BYTES,
+        Out { writer: &mut *writer, turn, pace: Pace::new(), failure: None },
+    );
     let written = source.write_to(&mut out).and_then(|()| out.flush());
     // What is left in the buffer after an error must not be written when it is dropped.
     let (out, _) = out.into_parts();
@@ -150,27 +169,24 @@ fn take(
     Ok(Some(Input::SnapshotTaken(meta)))
 }
 
-fn receive(
-    writer: &mut dyn SnapshotWriter,
-    meta: &SnapshotMeta,
-    offset: u64,
-    data: &[u8],
-    done: bool,
-) -> Result<ChunkOutcome, StorageError> {
-    if offset == 0 {
-        writer.begin(meta.last)?;
+/// Gives the disk back to the log for as long as it was used: the log's syncs must not stand behind a whole snapshot.
+#[derive(Debug)]
+struct Pace {
+    written: usize,
+    since: Instant,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Pace { written: 0, since: Instant::now() }
     }
-    if writer.written().0 != offset {
-        return Ok(ChunkOutcome::Bad);
-    }
-    writer.write(data)?;
-    if !done {
-        return Ok(ChunkOutcome::Next(writer.written().0));
-    }
-    match writer.finish(meta) {
-        Ok(()) => Ok(ChunkOutcome::Whole),
-        Err(StorageError::BadSnapshot(_)) => Ok(ChunkOutcome::Bad),
-        Err(error) => Err(error),
+
+    fn wrote(&mut self, bytes: usize) {
+        self.written += bytes;
+        if self.written >= PACED_BYTES {
+            std::thread::sleep(self.since.elapsed().min(LONGEST_PAUSE));
+            *self = Pace::new();
+        }
     }
 }
 
@@ -178,6 +194,7 @@ fn receive(
 struct Out<'a> {
     writer: &'a mut dyn SnapshotWriter,
     turn: Turn,
+    pace: Pace,
     failure: Option<StorageError>,
 }
 
@@ -187,7 +204,10 @@ impl Write for Out<'_> {
             return Err(io::Error::other("a received snapshot takes its place"));
         }
         match self.writer.write(data) {
-            Ok(()) => Ok(data.len()),
+            Ok(()) => {
+                self.pace.wrote(data.len());
+                Ok(data.len())
+            }
             Err(error) => {
                 let said = io::Error::other(error.to_string());
                 self.failure = Some(error);
@@ -216,38 +236,6 @@ mod tests {
             time: ClusterTime::ZERO,
             configuration: Configuration::default(),
         }
-    }
-
-    fn chunk(meta: &SnapshotMeta, offset: u64, data: &[u8], done: bool) -> WriteJob {
-        WriteJob::Chunk { meta: meta.clone(), offset, data: Bytes::copy_from_slice(data), done }
-    }
-
-    fn check_chunks(jobs: Vec<WriteJob>, expected: &[ChunkOutcome]) {
-        let mut writer = MemoryStorage::new().snapshot_writer().expect("memory");
-        let outcomes: Vec<_> = jobs
-            .into_iter()
-            .map(|job| match write(&mut *writer, job).expect("memory") {
-                Some(Input::ChunkWritten { outcome, .. }) => outcome,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(outcomes, expected);
-    }
-
-    #[test]
-    fn chunks_are_put_together_or_refused() {
-        let whole = meta(b"onetwo");
-        let (first, last) = (|| chunk(&whole, 0, b"one", false), || chunk(&whole, 3, b"two", true));
-        check_chunks(vec![first(), last()], &[ChunkOutcome::Next(3), ChunkOutcome::Whole]);
-        // Begun anew from the first.
-        check_chunks(
-            vec![first(), first(), last()],
-            &[ChunkOutcome::Next(3), ChunkOutcome::Next(3), ChunkOutcome::Whole],
-        );
-        let gap = chunk(&whole, 4, b"wo", true);
-        check_chunks(vec![first(), gap], &[ChunkOutcome::Next(3), ChunkOutcome::Bad]);
-        let damaged = chunk(&whole, 3, b"too", true);
-        check_chunks(vec![first(), damaged], &[ChunkOutcome::Next(3), ChunkOutcome::Bad]);
     }
 
     #[test]

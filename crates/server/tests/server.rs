@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atomix_protocol::Address;
+use atomix_protocol::{Address, MemberKind};
 use atomix_server::{Server, ServerError, ServerOptions};
 use atomix_session::{
     Context, KindLevel, QueryContext, RestoreError, Slice, SnapshotSource, StateMachine, TimerId,
@@ -98,6 +98,42 @@ async fn dropping_it_stops_it() {
 }
 
 #[tokio::test]
+async fn a_leader_that_is_shut_down_has_handed_over() {
+    let (network, names) = (MemoryNetwork::new(), ["one", "two", "three"]);
+    let mut servers = Vec::new();
+    for name in names {
+        let options = ServerOptions::new(name, names);
+        servers.push(start(&network, &MemoryStorage::new(), options).await.expect("it starts"));
+    }
+    for server in &servers {
+        within(server.ready()).await.expect("a leader is known");
+    }
+    let leads = servers.iter().position(|server| server.status().leader == server.status().server);
+    let leader = servers.remove(leads.expect("ready"));
+    let (server, term, statuses) = (leader.status().server, leader.status().term, leader.statuses());
+    within(leader.shutdown()).await.expect("it had not failed");
+    let last = statuses.borrow().clone();
+    assert!(last.leader.is_some() && last.leader != server, "it knows who took over: {last:?}");
+    assert_eq!((last.role.as_str(), last.term), ("follower", term.next()));
+}
+
+#[tokio::test]
+async fn a_server_joins_a_cluster_and_votes() {
+    let network = MemoryNetwork::new();
+    let first = start(&network, &MemoryStorage::new(), alone()).await.expect("it starts");
+    within(first.ready()).await.expect("it leads");
+    let mut options = ServerOptions::new::<Address>("there", []);
+    options.join = vec!["here".into()];
+    options.priority = 3;
+    let second = start(&network, &MemoryStorage::new(), options).await.expect("it starts");
+    let mut statuses = second.statuses();
+    let joined = statuses.wait_for(|status| status.votes && !status.joint);
+    let status = within(joined).await.expect("it runs").clone();
+    assert_eq!((status.cluster, status.members.len()), (first.status().cluster, 2));
+    assert_eq!(status.members[1].priority, 3);
+}
+
+#[tokio::test]
 async fn settings_are_checked_first() {
     let check = async |change: fn(&mut ServerOptions)| {
         let mut options = alone();
@@ -108,6 +144,13 @@ async fn settings_are_checked_first() {
     check(|options| options.bootstrap = vec!["there".into()]).await;
     check(|options| options.bootstrap.clear()).await;
     check(|options| options.bootstrap.extend((1..8).map(|server| format!("there-{server}").into()))).await;
+    check(|options| options.join = vec!["there".into()]).await;
+    check(|options| (options.bootstrap, options.join) = (vec![], vec!["here".into()])).await;
+    check(|options| {
+        (options.bootstrap, options.join) = (vec![], vec!["there".into()]);
+        options.kind = MemberKind::Leaving;
+    })
+    .await;
     check(|options| options.heartbeat = options.election_timeout.0).await;
     check(|options| options.election_timeout.1 = options.election_timeout.0).await;
     check(|options| options.log_memory_bytes = 0).await;

@@ -167,6 +167,7 @@ impl State {
                 return;
             }
             ClientRequest::Status => ClientResponse::Status(Default::default()),
+            ClientRequest::Manage(_) => panic!("nobody manages here"),
             _ if self.script == Script::Silent => return,
             ClientRequest::Command(entry) => self.apply(&entry),
             ClientRequest::Query(header, body) => {

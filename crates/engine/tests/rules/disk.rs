@@ -91,6 +91,11 @@ impl Disk {
                 let (_, bytes) = self.snapshot.as_ref().expect("published");
                 vec![Input::SnapshotLoaded(meta.last, bytes.clone())]
             }
+            Output::Restore(meta, restoring) => {
+                let (_, bytes) = self.snapshot.as_ref().expect("published");
+                vec![Input::Restored(meta.last, restoring.read(bytes))]
+            }
+            Output::Retire(_) => Vec::new(),
             other => panic!("not for the disk: {other:?}"),
         }
     }

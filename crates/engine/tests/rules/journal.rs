@@ -15,9 +15,17 @@ pub(crate) struct Journal {
     /// Sessions whose clean-up is half done.
     leaving: Vec<SessionId>,
     watchers: Vec<SessionId>,
+    /// What it claims to know (M3).
+    kinds: Vec<KindLevel>,
 }
 
 impl Journal {
+    /// One of a binary that knows these kinds through these operations.
+    pub(crate) fn of_kinds(kinds: &[(&str, u16)]) -> Self {
+        let known = |(kind, level): &(&str, u16)| KindLevel { kind: (*kind).into(), level: *level };
+        Journal { kinds: kinds.iter().map(known).collect(), ..Journal::default() }
+    }
+
     /// All lines, as a query sees them.
     pub(crate) fn lines_of(machine: &dyn StateMachine) -> String {
         let context =
@@ -67,7 +75,7 @@ impl StateMachine for Journal {
     }
 
     fn kinds(&self) -> Vec<KindLevel> {
-        Vec::new()
+        self.kinds.clone()
     }
 
     fn snapshot(&self) -> Box<dyn SnapshotSource> {
@@ -91,5 +99,11 @@ impl StateMachine for Journal {
         };
         (self.leaving, self.watchers) = (ids(leaving), ids(watchers));
         Ok(())
+    }
+
+    /// Only where there is an even number of lines, so that both ways of restoring are met.
+    fn fresh(&self) -> Option<Box<dyn StateMachine>> {
+        let fresh = Journal { kinds: self.kinds.clone(), ..Journal::default() };
+        self.lines.len().is_multiple_of(2).then(|| Box::new(fresh) as Box<dyn StateMachine>)
     }
 }

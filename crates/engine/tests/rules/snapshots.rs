@@ -17,6 +17,8 @@ fn world_with_small_log() -> World {
         options.snapshot_log_bytes = 4_096;
         options.raft.snapshot_chunk_bytes = 200;
         options.raft.log_memory_bytes = 16_384;
+        options.raft.snapshot_bytes_in_flight = 600;
+        options.raft.log_tail_bytes = 1_024;
     };
     world.start_all();
     world.until("a leader", |world| world.leader().is_some());
@@ -136,6 +138,64 @@ fn r6_a_snapshot_interrupted_by_a_crash_begins_anew() {
         let leader = world.leader().expect("one");
         world.until("the same state", |world| world.lines(follower) == world.lines(leader));
     }
+}
+
+#[test]
+fn r6_a_transfer_whose_links_are_cut_goes_on() {
+    let mut world = world_with_small_log();
+    let client = world.client(None);
+    let leader = world.leader().expect("one");
+    let follower = (leader + 1) % 3;
+    assert_eq!(world.write(client, "first"), "1");
+    world.crash(follower);
+    for number in 2..=300 {
+        assert_eq!(world.write(client, &format!("line-{number}")), number.to_string());
+    }
+    world.start(follower);
+    let installing = |world: &World| world.engine(follower).raft().is_some_and(|raft| raft.is_installing());
+    for _ in 0..3 {
+        world.until("chunks", |world| installing(world));
+        world.run(Duration::from_micros(1_500));
+        assert_eq!(world.status(follower).counters.snapshots_installed, 0, "cut in time");
+        world.cut(leader, follower);
+        world.run(Duration::from_millis(20));
+        world.heal();
+    }
+    world.until("the same state", |world| world.lines(follower) == world.lines(leader));
+    assert_eq!(world.status(follower).counters.snapshots_installed, 1);
+    assert_eq!(world.leader(), Some(leader), "nobody else was needed");
+}
+
+#[test]
+fn r6_a_follower_a_little_behind_gets_entries_though_a_snapshot_covers_them() {
+    let mut world = World::new(3);
+    world.options = |options| {
+        options.snapshot_log_bytes = 4_096;
+        options.raft.log_memory_bytes = 16_384;
+        options.raft.log_tail_bytes = 8_192;
+    };
+    world.start_all();
+    world.until("a leader", |world| world.leader().is_some());
+    let client = world.client(None);
+    let mut written = 0;
+    let mut write = |world: &mut World| {
+        written += 1;
+        assert_eq!(world.write(client, &format!("line-{written}")), written.to_string());
+    };
+    (0..100).for_each(|_| write(&mut world));
+    let leader = world.leader().expect("one");
+    let follower = (leader + 1) % 3;
+    let taken = world.status(leader).snapshot_index;
+    world.crash(follower);
+    while world.status(leader).snapshot_index == taken {
+        write(&mut world);
+    }
+    world.start(follower);
+    assert!(world.status(follower).applied_index < world.status(leader).snapshot_index);
+    world.until("the same state", |world| world.lines(follower) == world.lines(leader));
+    assert_eq!(world.status(follower).counters.snapshots_installed, 0);
+    let raft = world.engine(leader).raft().expect("a member");
+    assert!(raft.marks().served_from_tail > 0);
 }
 
 /// A follower whose log has outgrown its snapshot, and the link from its leader.

@@ -33,10 +33,14 @@ enum Event {
 pub(crate) struct Server {
     pub(crate) address: Address,
     pub(crate) list: Vec<Address>,
+    /// Whom it is told to join through, instead.
+    pub(crate) join: Vec<Address>,
     pub(crate) disk: Disk,
     pub(crate) engine: Option<Engine>,
     pub(crate) notices: Vec<Notice>,
     pub(crate) stopped: Option<StopReason>,
+    /// What its binary knows (M3).
+    pub(crate) kinds: &'static [(&'static str, u16)],
     starts: u64,
 }
 
@@ -60,6 +64,8 @@ pub(crate) struct World {
     /// Pairs of servers that do not reach each other.
     cut: BTreeSet<(usize, usize)>,
     drawn: u128,
+    /// Frames on links whose other end is the test itself: server, link, frame.
+    pub(crate) heard: Vec<(usize, LinkId, Bytes)>,
 }
 
 pub(crate) const CLIENTS: usize = 100;
@@ -71,10 +77,12 @@ impl World {
         let servers = list.iter().map(|address| Server {
             address: address.clone(),
             list: list.clone(),
+            join: Vec::new(),
             disk: Disk::default(),
             engine: None,
             notices: Vec::new(),
             stopped: None,
+            kinds: &[],
             starts: 0,
         });
         World {
@@ -87,6 +95,7 @@ impl World {
             links: BTreeMap::new(),
             cut: BTreeSet::new(),
             drawn: 0,
+            heard: Vec::new(),
         }
     }
 
@@ -121,14 +130,15 @@ impl World {
         server.starts += 1;
         server.stopped = None;
         let mut options = Options::new(server.address.clone(), server.list.clone());
+        options.join.clone_from(&server.join);
         options.fresh_incarnation = Incarnation(incarnation);
         options.fresh_cluster = ClusterId(cluster);
         options.boot_nonce = BootNonce(nonce as u64);
         options.seed = nonce as u64;
         (self.options)(&mut options);
         let recovered: Recovered = server.disk.recover();
-        let engine = Engine::new(options, recovered, Box::new(Journal::default()), self.now)
-            .expect("a sound snapshot");
+        let machine = Box::new(Journal::of_kinds(server.kinds));
+        let engine = Engine::new(options, recovered, machine, self.now).expect("a sound snapshot");
         server.engine = Some(engine);
         self.drain(index);
     }
@@ -183,6 +193,10 @@ impl World {
 
     fn ends_of(&self, node: usize) -> Vec<End> {
         self.links.keys().filter(|end| end.0 == node).copied().collect()
+    }
+
+    pub(crate) fn links_between(&self, a: usize, b: usize) -> usize {
+        self.links.iter().filter(|(near, far)| near.0 == a && far.0 == b).count()
     }
 
     /// Ends a link as seen by both.
@@ -446,6 +460,8 @@ impl World {
     fn send(&mut self, from: End, frame: Bytes) {
         if let Some(to) = self.links.get(&from).copied() {
             self.schedule(LATENCY, Event::Frame(to, frame));
+        } else if from.0 < CLIENTS {
+            self.heard.push((from.0, from.2, frame));
         }
     }
 

@@ -1,0 +1,279 @@
+//! I3, I4, R7: servers that join a cluster by themselves, fresh ones and wiped ones.
+
+use std::time::Duration;
+
+use atomix_protocol::bootstrap::BootstrapMessage;
+use atomix_protocol::codec::Frame;
+use atomix_protocol::handshake::{Hello, Role};
+use atomix_protocol::{BootNonce, Index, MemberKind, ServerId};
+
+use crate::world::World;
+
+fn formed() -> World {
+    let mut world = World::formed(3);
+    world.until("one cluster", |world| (0..3).all(|server| world.status(server).votes));
+    world
+}
+
+fn kind(world: &World, server: usize, id: u64) -> Option<MemberKind> {
+    let members = world.status(server).members;
+    members.iter().find(|member| member.id == ServerId(id)).map(|member| member.kind)
+}
+
+#[test]
+fn r7_a_fresh_server_joins_catches_up_and_votes() {
+    let mut world = formed();
+    let client = world.client(None);
+    assert_eq!(world.write(client, "a"), "1");
+    // Told of one server only, which need not lead.
+    let follower = (0..3).find(|server| Some(*server) != world.leader()).expect("a follower");
+    let fourth = world.joiner(&[follower]);
+    world.start(fourth);
+    world.until("a vote", |world| world.status(fourth).votes && !world.status(fourth).joint);
+    world.until("one configuration", |world| world.agree(&[0, 1, 2, 3], &[1, 2, 3, 4]));
+    assert_eq!((world.id(fourth), world.lines(fourth)), (ServerId(4), "a".into()));
+    let leader = world.leader().expect("one");
+    let marks = world.engine(leader).marks();
+    assert_eq!((marks.joins, marks.promotions, marks.replacements), (1, 1, 0));
+    assert_eq!(world.engine(fourth).marks().taken_in, 1);
+    assert_eq!(world.status(fourth).notice, "");
+    // It counts: with one of the others gone a quorum of four still stands.
+    world.crash(follower);
+    assert_eq!(world.write(client, "b"), "2");
+    // And its directory is a member's: on it the list is only compared.
+    world.crash(fourth);
+    world.servers[fourth].join.clear();
+    world.start(follower);
+    world.start(fourth);
+    world.until("its leader", |world| world.status(fourth).leader.is_some() && world.status(fourth).votes);
+}
+
+#[test]
+fn r7_a_joiner_says_how_far_it_is() {
+    let mut world = World::new(1);
+    let joiner = world.joiner(&[0]);
+    world.start(joiner);
+    world.run(Duration::from_secs(1));
+    let status = world.status(joiner);
+    assert_eq!((status.role.as_str(), status.votes, status.cluster), ("joiner", false, None));
+    assert!(status.notice.contains("server-1"), "{}", status.notice);
+    // Nobody leads, so nobody takes it in.
+    let mut world = formed();
+    for server in [0, 1] {
+        world.crash(server);
+    }
+    world.run(Duration::from_secs(2));
+    let joiner = world.joiner(&[0, 1, 2]);
+    world.start(joiner);
+    world.run(Duration::from_secs(2));
+    let status = world.status(joiner);
+    assert_eq!((status.role.as_str(), status.votes, status.cluster), ("joiner", false, None));
+    assert!(status.notice.contains("was asked"), "{}", status.notice);
+    world.start(0);
+    world.until("a vote", |world| world.status(joiner).votes);
+}
+
+#[test]
+fn r7_a_server_becomes_what_it_wants_to_be_and_no_more() {
+    for wanted in [MemberKind::Learner, MemberKind::Reserve] {
+        let mut world = formed();
+        let client = world.client(None);
+        assert_eq!(world.write(client, "a"), "1");
+        let fourth = world.joiner(&[0]);
+        world.options = match wanted {
+            MemberKind::Learner => |options| (options.kind, options.priority) = (MemberKind::Learner, 2),
+            _ => |options| (options.kind, options.priority) = (MemberKind::Reserve, 2),
+        };
+        world.start(fourth);
+        world.until("a member", |world| world.status(fourth).server.is_some());
+        world.run(Duration::from_secs(5));
+        let status = world.status(fourth);
+        let record = status.members.iter().find(|member| Some(member.id) == status.server).expect("a member");
+        assert_eq!((record.kind, record.priority, status.votes), (wanted, 2, false));
+        let holds = world.lines(fourth) == "a";
+        assert_eq!(holds, wanted == MemberKind::Learner, "a reserve holds no log");
+        let (leader, marks) = (world.leader().expect("one"), |world: &World, server: usize| {
+            let marks = world.engine(server).marks();
+            (marks.joins, marks.promotions)
+        });
+        assert_eq!(marks(&world, leader), (1, 0));
+        // An operator's wish counts.
+        if wanted == MemberKind::Reserve {
+            world.changed(|change| change.set_kind = vec![(ServerId(4), MemberKind::Learner)]);
+            world.until("the state", |world| world.lines(fourth) == "a");
+        }
+        world.changed(|change| change.set_kind = vec![(ServerId(4), MemberKind::Voter)]);
+        world.until("a vote", |world| world.status(fourth).votes);
+    }
+}
+
+#[test]
+fn r7_nobody_asks_again_for_a_vote_that_an_operator_took() {
+    let mut world = formed();
+    let fourth = world.joiner(&[0]);
+    world.start(fourth);
+    world.until("a vote", |world| world.agree(&[0, 1, 2, 3], &[1, 2, 3, 4]));
+    world.run(Duration::from_secs(1));
+    world.changed(|change| change.set_kind = vec![(ServerId(4), MemberKind::Learner)]);
+    for restart in [false, true] {
+        if restart {
+            world.crash(fourth);
+            world.start(fourth);
+        }
+        world.run(Duration::from_secs(5));
+        assert_eq!(kind(&world, fourth, 4), Some(MemberKind::Learner), "after a restart: {restart}");
+        assert!(world.status(fourth).notice.contains("does not ask"), "{}", world.status(fourth).notice);
+    }
+}
+
+#[test]
+fn i3_a_removed_server_that_still_wants_a_vote_does_not_come_back() {
+    let mut world = formed();
+    let fourth = world.joiner(&[0]);
+    world.start(fourth);
+    world.until("a learner", |world| world.status(fourth).server.is_some());
+    world.isolate(fourth);
+    world.changed(|change| change.remove = vec![ServerId(4)]);
+    // It is let in for a while, so that it learns of it. Its wish was under way already.
+    let leader = world.leader().expect("one");
+    let wish = world.newcomer(fourth, MemberKind::Voter);
+    let cluster = world.status(leader).cluster;
+    let hello = Hello {
+        role: Role::Peer,
+        server: Some(ServerId(4)),
+        incarnation: wish.incarnation,
+        ..Hello::of_client(cluster, BootNonce(4))
+    };
+    let desk = world.desk_of(leader, hello);
+    world.say(desk, &Frame::Bootstrap(BootstrapMessage::Join(wish)));
+    world.run(Duration::from_secs(1));
+    let status = world.status(leader);
+    assert_eq!((status.members.len(), world.engine(leader).marks().joins), (3, 1), "{status:?}");
+    world.heal();
+    world.until("its end", |world| world.status(fourth).role == "removed");
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.status(leader).members.len(), 3);
+}
+
+/// A server of three is wiped, and comes back through the others. Its number.
+fn wiped() -> (World, usize) {
+    let mut world = formed();
+    let leader = world.leader().expect("one");
+    let victim = (leader + 1) % 3;
+    world.crash(victim);
+    world.wipe(victim);
+    (world, victim)
+}
+
+#[test]
+fn i3_a_wiped_server_joins_again_in_the_place_of_its_old_self() {
+    let (mut world, victim) = wiped();
+    let client = world.client(None);
+    assert_eq!(world.write(client, "a"), "1");
+    let old = victim as u64 + 1;
+    let others: Vec<usize> = (0..3).filter(|server| *server != victim).collect();
+    world.servers[victim].join = others.iter().map(|server| world.servers[*server].address.clone()).collect();
+    world.servers[victim].list.clear();
+    world.start(victim);
+    // The old record keeps its vote until the new one has caught up.
+    world.until("a learner", |world| world.status(victim).server == Some(ServerId(4)));
+    world.until("a vote", |world| world.status(victim).votes && !world.status(victim).joint);
+    let expected: Vec<u64> = (1..=4).filter(|id| *id != old).collect();
+    world.until("one configuration", |world| world.agree(&[0, 1, 2], &expected));
+    let leader = world.leader().expect("one");
+    assert_eq!(world.status(leader).members.len(), 3, "in one change");
+    assert_eq!(world.engine(leader).marks().replacements, 1);
+    assert_eq!(world.lines(victim), "a");
+    // With it and one other there is a quorum.
+    let other = others.into_iter().find(|server| *server != leader).expect("another");
+    world.crash(other);
+    assert_eq!(world.write(client, "b"), "2");
+}
+
+#[test]
+fn i3_a_wiped_server_that_only_bootstraps_is_replaced_by_an_operator() {
+    let (mut world, victim) = wiped();
+    let old = ServerId(victim as u64 + 1);
+    world.start(victim);
+    world.run(Duration::from_secs(3));
+    assert_eq!((world.status(victim).role.as_str(), world.status(victim).server), ("joiner", None));
+    let newcomer = world.newcomer(victim, MemberKind::Learner);
+    let configuration = world.changed(|change| change.add = vec![newcomer.clone()]);
+    assert_eq!((configuration.members.len(), configuration.voters().count()), (4, 3));
+    world.until("a member", |world| world.status(victim).server == Some(ServerId(4)));
+    let configuration = world.changed(|change| {
+        change.set_kind = vec![(ServerId(4), MemberKind::Voter)];
+        change.remove = vec![old];
+    });
+    assert_eq!((configuration.members.len(), configuration.voters().count()), (3, 3));
+    assert!(configuration.member(old).is_none());
+    let voters: Vec<u64> = configuration.voters().map(|id| id.0).collect();
+    world.until("one configuration", |world| world.agree(&[0, 1, 2], &voters));
+}
+
+#[test]
+fn m13_a_server_wiped_again_while_it_joins_leaves_no_record_behind() {
+    let (mut world, victim) = wiped();
+    let others: Vec<usize> = (0..3).filter(|server| *server != victim).collect();
+    world.servers[victim].join = others.iter().map(|server| world.servers[*server].address.clone()).collect();
+    for _ in 0..3 {
+        world.start(victim);
+        world.until("a learner", |world| world.status(victim).server.is_some());
+        world.crash(victim);
+        world.wipe(victim);
+    }
+    world.start(victim);
+    world.until("a vote", |world| world.status(victim).votes && !world.status(victim).joint);
+    let id = world.id(victim);
+    assert!(id > ServerId(6), "every directory got an id of its own: {id}");
+    world.run(Duration::from_secs(1));
+    let leader = world.leader().expect("one");
+    assert_eq!(world.status(leader).members.len(), 3, "{}", world.describe());
+}
+
+#[test]
+fn r7_a_stray_server_with_the_address_of_a_member_takes_nobodys_place() {
+    let mut world = formed();
+    let leader = world.leader().expect("one");
+    let others: Vec<usize> = (0..3).filter(|server| *server != leader).collect();
+    // It says that it listens where that member does, and is reached nowhere.
+    let stray = world.joiner(&[0, 1, 2]);
+    let address = world.servers[others[0]].address.clone();
+    world.servers[stray].address = address;
+    world.start(stray);
+    world.run(Duration::from_secs(10));
+    let client = world.client(None);
+    assert_eq!(world.write(client, "a"), "1");
+    assert_eq!(world.voters(leader), [1, 2, 3]);
+    assert!(!world.status(stray).votes);
+    // The member is reached again after its links broke.
+    world.cut(leader, others[0]);
+    world.run(Duration::from_millis(100));
+    world.heal();
+    world.crash(others[1]);
+    assert_eq!(world.write(client, "b"), "2");
+}
+
+#[test]
+fn r7_the_place_in_an_uncommitted_configuration_is_told_to_nobody() {
+    let mut world = formed();
+    let leader = world.leader().expect("one");
+    let fourth = world.joiner(&[leader]);
+    world.start(fourth);
+    let used = |world: &World| world.status(leader).configuration_index;
+    world.until("a learner in use", |world| used(world) > Index::ZERO);
+    // The leader can still be reached by it, and reaches no other any more.
+    for other in (0..3).filter(|server| *server != leader) {
+        world.cut(leader, other);
+    }
+    // It asks nobody else so soon, and this one would have reached it by now.
+    world.run(Duration::from_millis(100));
+    assert_eq!((world.status(fourth).server, world.status(fourth).role.as_str()), (None, "joiner"));
+    world.run(Duration::from_secs(5));
+    assert!(used(&world) > Index::ZERO, "it is in the leader's log");
+    let placed = world.status(fourth);
+    assert_ne!(placed.committed_configuration, used(&world), "of another leader, if of any");
+    world.heal();
+    world.until("one configuration", |world| world.agree(&[0, 1, 2, 3], &[1, 2, 3, 4]));
+    world.until("a vote", |world| world.status(fourth).votes);
+}
