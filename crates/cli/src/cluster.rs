@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
 
-use atomix::Status;
+use atomix::{Incarnation, Member, MemberKind, Status};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
+use crate::args::Wanted;
 use crate::exit::{Exit, Failure};
 use crate::{signals, status};
 
@@ -40,7 +41,18 @@ pub struct Cluster {
 #[derive(Debug)]
 struct Server {
     address: String,
+    /// How it comes into the cluster: arguments of `atomix serve`.
+    entry: Vec<String>,
     process: Option<Child>,
+}
+
+/// How a server that was not there from the beginning comes into the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// It waits until an operator takes it in.
+    Waits,
+    /// It asks to be taken in, and to become this.
+    Asks(Wanted),
 }
 
 impl Cluster {
@@ -63,13 +75,39 @@ impl Cluster {
         // Whoever could not create it has said why.
         let root = root.strip_suffix('\n').ok_or_else(|| io::Error::other("no place for the data"))?.into();
         let addresses = free_addresses(servers)?;
-        let servers = addresses.into_iter().map(|address| Server { address, process: None }).collect();
+        let entry = ["--bootstrap".to_owned(), addresses.join(",")].to_vec();
+        let server = |address| Server { address, entry: entry.clone(), process: None };
+        let servers = addresses.into_iter().map(server).collect();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let mut cluster = Cluster { executable: executable.into(), options, root, lease, guard, servers };
         for server in 0..cluster.servers.len() {
             cluster.start_server(server)?;
         }
         Ok(cluster)
+    }
+
+    /// Adds a server and starts it; tells which it is. It knows all that were there before.
+    ///
+    /// # Errors
+    /// If the system refuses a process or a port.
+    pub fn add_server(&mut self, entry: Entry) -> io::Result<usize> {
+        let others = self.addresses();
+        let free = free_addresses(others.len() + 1)?;
+        // One that is not running now still has its port.
+        let address = free.into_iter().find(|address| !others.contains(address));
+        let address = address.ok_or_else(|| io::Error::other("no free port"))?;
+        let others = others.join(",");
+        let entry: &[&str] = match entry {
+            Entry::Waits => &["--bootstrap", &format!("{others},{address}")],
+            Entry::Asks(Wanted::Voter) => &["--join", &others, "--as", "voter"],
+            Entry::Asks(Wanted::Learner) => &["--join", &others, "--as", "learner"],
+            Entry::Asks(Wanted::Reserve) => &["--join", &others, "--as", "reserve"],
+        };
+        let entry = entry.iter().map(|argument| (*argument).to_owned()).collect();
+        self.servers.push(Server { address, entry, process: None });
+        let server = self.servers.len() - 1;
+        self.start_server(server)?;
+        Ok(server)
     }
 
     /// Starts a server that is not running, with the arguments that it always has.
@@ -79,7 +117,7 @@ impl Cluster {
     pub fn start_server(&mut self, server: usize) -> io::Result<()> {
         let process = Command::new(&self.executable)
             .args(["serve", "--exit-with-stdin", "--listen", &self.servers[server].address])
-            .args(["--bootstrap", &self.addresses().join(",")])
+            .args(&self.servers[server].entry)
             .arg("--data-dir")
             .arg(self.directory(server))
             .args(&self.options)
@@ -180,7 +218,8 @@ impl Cluster {
             .collect()
     }
 
-    /// Waits until a server leads in the newest term that any running server knows, and is known as leader by a majority.
+    /// Waits until a server leads in the newest term that any running server knows, and is known as leader by a majority of its
+    /// voters.
     ///
     /// # Errors
     /// If none does in time.
@@ -192,10 +231,13 @@ impl Cluster {
                 .position(|status| status.as_ref().is_some_and(|status| status.role == "leader"))?;
             let of_leader = statuses[leader].as_ref()?;
             let known = statuses.iter().flatten();
+            let voters: Vec<Incarnation> =
+                of_leader.members.iter().filter(|m| votes(m)).map(|m| m.incarnation).collect();
+            let voting = known.clone().filter(|status| voters.contains(&status.incarnation));
             let followed =
-                known.clone().filter(|s| s.leader == of_leader.server && s.term == of_leader.term).count();
+                voting.filter(|s| s.leader == of_leader.server && s.term == of_leader.term).count();
             let newest = known.map(|status| status.term).max();
-            (newest == Some(of_leader.term) && followed > self.size() / 2).then_some(leader)
+            (newest == Some(of_leader.term) && followed > voters.len() / 2).then_some(leader)
         })
         .await
     }
@@ -231,6 +273,10 @@ impl Cluster {
             Err(_) => Err(late("the guard to end", within)),
         }
     }
+}
+
+fn votes(member: &Member) -> bool {
+    matches!(member.kind, MemberKind::Voter | MemberKind::Leaving)
 }
 
 /// The guard: creates a directory, says which, and removes it when nobody holds the other end of its standard input any more.

@@ -9,6 +9,7 @@
 //! | [`map`] | `atomix map`: operations on a map, and its changes |
 //! | [`lock`] | `atomix lock`: a command under a lock, and who has one |
 //! | [`management`] | `atomix delete`, `atomix exists`: resources by path, whatever their kind |
+//! | [`member`] | `atomix member`: who belongs to the cluster, and who leads it |
 //! | [`status`] | `atomix status`: what the servers say of themselves |
 //! | [`demo`] | `atomix demo`: a cluster that loses its leader, and then everybody; a lock whose holders stop |
 //! | [`session`] | a session for one command |
@@ -24,6 +25,7 @@ pub mod exit;
 pub mod lock;
 pub mod management;
 pub mod map;
+pub mod member;
 pub mod serve;
 pub mod session;
 pub mod signals;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use atomix_cli::args::{Arguments, Command};
 use atomix_cli::exit::{Exit, Failure};
-use atomix_cli::{cluster, demo, lock, management, map, serve, status};
+use atomix_cli::{cluster, demo, lock, management, map, member, serve, status};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -35,6 +35,7 @@ async fn run(command: Command) -> Result<u8, Failure> {
         Command::Delete(args) => management::delete(args).await?,
         Command::Exists(args) => management::exists(args).await?,
         Command::Status(args) => status::run(args).await?,
+        Command::Member(args) => member::run(args).await?,
         Command::DemoWriter(args) => demo::writer::run(args).await?,
         Command::DemoSequence(args) => demo::sequence::run(args).await?,
         Command::DemoGuarded => demo::guarded::run().await?,

@@ -3,10 +3,10 @@
 use std::io;
 use std::time::Duration;
 
-use atomix::{Error, Replica};
+use atomix::{Error, MemberKind, Replica};
 use tracing_subscriber::EnvFilter;
 
-use crate::args::Serve;
+use crate::args::{Serve, Wanted};
 use crate::exit::{Exit, Failure};
 use crate::signals;
 
@@ -26,7 +26,24 @@ pub async fn run(args: Serve) -> Result<(), Failure> {
     if let Some((shortest, longest)) = args.election_timeout {
         builder = builder.election_timeout(shortest, longest);
     }
-    let replica = builder.bootstrap(args.bootstrap.iter().map(String::as_str)).await?;
+    if let Some(bytes) = args.snapshot_log_bytes {
+        builder = builder.snapshot_log_bytes(bytes);
+    }
+    if let Some(wanted) = args.wanted {
+        builder = builder.member_kind(match wanted {
+            Wanted::Voter => MemberKind::Voter,
+            Wanted::Learner => MemberKind::Learner,
+            Wanted::Reserve => MemberKind::Reserve,
+        });
+    }
+    if let Some(priority) = args.priority {
+        builder = builder.priority(priority);
+    }
+    let replica = if args.join.is_empty() {
+        builder.bootstrap(args.bootstrap.iter().map(String::as_str)).await?
+    } else {
+        builder.join(args.join.iter().map(String::as_str)).await?
+    };
     tracing::info!(listen = %replica.address(), data = %args.data_dir.display(), "serving");
     tokio::select! {
         error = replica.failed() => return Err(stopped(error)),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atomix::{Counters, Error, Status, cluster_status};
+use atomix::{Counters, Error, Member, MemberKind, Status, cluster_status};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -24,22 +24,31 @@ pub struct Answer {
 /// # Errors
 /// If no server answers.
 pub async fn run(args: args::Status) -> Result<(), Failure> {
-    let mut answers = ask(&args.cluster.cluster, args.cluster.timeout).await;
-    if answers.iter().all(|answer| answer.status.is_err()) {
-        let why = answers.iter().filter_map(|a| a.status.as_ref().err()).next().cloned().unwrap_or_default();
-        let tried = args.cluster.cluster.join(", ");
-        return Err(Failure::new(
-            Exit::Unreachable,
-            format!("no server answered (tried {tried}): {why}; is any of them running? check --cluster"),
-        ));
-    }
-    answers.extend(ask(&members_not_asked(&answers), args.cluster.timeout).await);
+    let answers = ask_all(&args.cluster.cluster, args.cluster.timeout).await?;
     if args.json {
         say!("{:#}", json!({ "servers": answers.iter().map(as_json).collect::<Vec<_>>() }));
     } else {
         say!("{}", as_text(&answers).trim_end());
     }
     Ok(())
+}
+
+/// Asks servers, and those that they name as members.
+///
+/// # Errors
+/// If none of the former answers.
+pub async fn ask_all(servers: &[String], within: Duration) -> Result<Vec<Answer>, Failure> {
+    let mut answers = ask(servers, within).await;
+    if answers.iter().all(|answer| answer.status.is_err()) {
+        let why = answers.iter().filter_map(|a| a.status.as_ref().err()).next().cloned().unwrap_or_default();
+        let tried = servers.join(", ");
+        return Err(Failure::new(
+            Exit::Unreachable,
+            format!("no server answered (tried {tried}): {why}; is any of them running? check --cluster"),
+        ));
+    }
+    answers.extend(ask(&members_not_asked(&answers), within).await);
+    Ok(answers)
 }
 
 /// Asks all servers at once; answers come in the order of the addresses.
@@ -83,6 +92,27 @@ pub fn ratio(of: u64, per: u64) -> Option<f64> {
     (per > 0).then(|| of as f64 / per as f64)
 }
 
+/// A member, for programs.
+pub(crate) fn member_as_json(member: &Member) -> Value {
+    json!({
+        "server": member.id.0,
+        "address": member.peer_address.as_str(),
+        "client_address": member.client_address.as_str(),
+        "kind": kind_in_words(member.kind),
+        "priority": member.priority,
+    })
+}
+
+/// What a member does, in one word.
+pub(crate) fn kind_in_words(kind: MemberKind) -> &'static str {
+    match kind {
+        MemberKind::Voter => "voter",
+        MemberKind::Learner => "learner",
+        MemberKind::Reserve => "reserve",
+        MemberKind::Leaving => "leaving",
+    }
+}
+
 fn as_json(answer: &Answer) -> Value {
     match &answer.status {
         Err(error) => json!({ "address": answer.address, "error": error }),
@@ -96,14 +126,11 @@ fn as_json(answer: &Answer) -> Value {
             "notice": status.notice,
             "leader": status.leader.map(|id| id.0),
             "term": status.term.0,
-            "members": status.members.iter().map(|member| json!({
-                "server": member.id.0,
-                "address": member.peer_address.as_str(),
-                "client_address": member.client_address.as_str(),
-                "kind": format!("{:?}", member.kind).to_lowercase(),
-            })).collect::<Vec<_>>(),
+            "members": status.members.iter().map(member_as_json).collect::<Vec<_>>(),
+            "joint": status.joint,
             "indexes": {
                 "configuration": status.configuration_index.0,
+                "committed_configuration": status.committed_configuration.0,
                 "last": status.last_index.0,
                 "durable": status.durable_index.0,
                 "commit": status.commit_index.0,

@@ -5,6 +5,7 @@ mod command_line;
 mod demo;
 mod lock;
 mod management;
+mod members;
 mod run;
 mod running;
 mod watch;

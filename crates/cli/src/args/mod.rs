@@ -3,6 +3,7 @@
 mod demo;
 mod lock;
 mod map;
+mod member;
 mod values;
 
 use std::path::PathBuf;
@@ -13,6 +14,10 @@ use clap::{Args, Parser, Subcommand};
 pub use self::demo::{DemoHolder, DemoSequence, DemoWriter};
 pub use self::lock::{Leash, Lock, LockRun, LockStatus};
 pub use self::map::{Map, MapWatch};
+pub use self::member::{
+    Greater, Lesser, Making, Member, MemberAdd, MemberDemote, MemberList, MemberPlan, MemberPromote,
+    MemberRemove, MemberTransfer, Wanted,
+};
 use self::values::{address, duration, range};
 
 const EXAMPLES: &str = "\
@@ -25,6 +30,7 @@ Examples:
   atomix map watch /users
   atomix lock run /jobs/nightly -- ./nightly.sh
   atomix status
+  atomix member list
 
 Exit codes:
   0 done · 1 refused · 2 usage · 3 unreachable · 4 outcome unknown · 5 lock lost
@@ -65,6 +71,9 @@ Exits with 0 only if every check held.")]
     Exists(Exists),
     /// What the servers of a cluster say of themselves.
     Status(Status),
+    /// Who belongs to the cluster, and who leads it: members are listed, added, removed, promoted, demoted.
+    #[command(subcommand)]
+    Member(Member),
     /// Writes as fast as it can and reports each acknowledgement; ends with its standard input.
     #[command(hide = true)]
     DemoWriter(DemoWriter),
@@ -91,19 +100,37 @@ Exits with 0 only if every check held.")]
 /// Settings of one server.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-Example, the first of three servers:
+Examples, the first of three servers, and a fourth that comes later:
   atomix serve --listen 127.0.0.1:8701 --bootstrap 127.0.0.1:8701,127.0.0.1:8702,127.0.0.1:8703 --data-dir data/1
+  atomix serve --listen 127.0.0.1:8704 --join 127.0.0.1:8701,127.0.0.1:8702,127.0.0.1:8703 --data-dir data/4
 
 The servers listed form the cluster together the first time: all must be up. After that a majority is enough, and
-the same arguments restart a server. Logs go to standard error; ATOMIX_LOG=debug says more. SIGTERM and SIGINT end
-the server cleanly.")]
+the same arguments restart a server. One that joins is taken in by the leader, and votes when it has caught up.
+Logs go to standard error; ATOMIX_LOG=debug says more. SIGTERM and SIGINT end the server cleanly: a leader hands
+over first.")]
 pub struct Serve {
     /// Where to listen, as the other servers and clients reach it
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     pub listen: String,
-    /// All servers of the cluster, this one among them
-    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', required = true, value_parser = address)]
+    /// All servers of a cluster that is to be formed, this one among them
+    #[arg(
+        long,
+        value_name = "HOST:PORT,...",
+        value_delimiter = ',',
+        required_unless_present = "join",
+        conflicts_with = "join",
+        value_parser = address
+    )]
     pub bootstrap: Vec<String>,
+    /// Servers of a cluster that is there: asks to be taken in
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', value_parser = address)]
+    pub join: Vec<String>,
+    /// What it wants to be in the cluster that it joins [default: voter]
+    #[arg(long = "as", value_name = "KIND", conflicts_with = "bootstrap")]
+    pub wanted: Option<Wanted>,
+    /// Voters with a greater one are preferred as leaders [default: 0]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "bootstrap")]
+    pub priority: Option<u8>,
     /// Where this server keeps its log and snapshots
     #[arg(long, value_name = "DIRECTORY")]
     pub data_dir: PathBuf,
@@ -113,6 +140,9 @@ pub struct Serve {
     /// Shortest and longest election timeout [default: 300ms..600ms]
     #[arg(long, value_name = "SHORTEST..LONGEST", value_parser = range)]
     pub election_timeout: Option<(Duration, Duration)>,
+    /// Take a snapshot when the log since the last one is longer than this, and than that snapshot [default: 64 MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub snapshot_log_bytes: Option<u64>,
     /// End when standard input closes
     #[arg(long, hide = true)]
     pub exit_with_stdin: bool,
