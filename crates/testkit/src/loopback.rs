@@ -95,9 +95,10 @@ struct Client {
 impl Loopback {
     /// Sessions over this state machine: a `Registry`, or anything boxed.
     pub fn new(machine: impl Into<Box<dyn StateMachine>>) -> Self {
+        let machine = machine.into();
         let world = World {
-            table: empty_table(),
-            machine: machine.into(),
+            table: empty_table(&*machine),
+            machine,
             clock: watch::Sender::new(LocalTime::ZERO),
             clients: BTreeMap::new(),
             opened: 0,
@@ -179,7 +180,7 @@ impl Loopback {
         let mut world = self.world.lock();
         let snapshot = world.snapshot();
         world.machine = fresh.into();
-        world.table = empty_table();
+        world.table = empty_table(&*world.machine);
         let World { table, machine, .. } = &mut *world;
         table.restore(&snapshot, &mut **machine).expect("a snapshot just taken can be read");
         assert_eq!(world.snapshot(), snapshot, "the state is written differently once read back");
@@ -198,11 +199,11 @@ pub fn ready<F: Future>(future: F) -> F::Output {
     }
 }
 
-fn empty_table() -> Table {
-    Table::new(Limits {
-        sessions: limits::SESSIONS,
-        window: limits::COMMANDS_IN_FLIGHT + limits::COMMANDS_RESERVED,
-    })
+/// There is one server, so that what its program knows is what all servers know (M3).
+fn empty_table(machine: &dyn StateMachine) -> Table {
+    let limits =
+        Limits { sessions: limits::SESSIONS, window: limits::COMMANDS_IN_FLIGHT + limits::COMMANDS_RESERVED };
+    Table::new(limits).with_levels(machine.kinds().into_iter().collect())
 }
 
 impl World {

@@ -3,5 +3,6 @@
 //! Every function passes on the code as it ships. An error begins with the name of the checker that fired.
 
 pub mod client;
+pub mod identity;
 pub mod resources;
 pub mod server;

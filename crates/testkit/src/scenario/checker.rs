@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use atomix_protocol::{Entry, EntryId, EntryKind, Index, ServerId, Term};
+use atomix_protocol::{Configuration, Entry, EntryId, EntryKind, Index, ServerId, Term};
 use atomix_raft::Raft;
+
+use super::configurations::{Configurations, decides};
 
 /// What may never change: who led when, and what was committed.
 #[derive(Clone, Debug, Default)]
@@ -12,10 +14,15 @@ pub struct Checker {
     ledger: BTreeMap<Index, Entry>,
     /// The entry that each (term, index) names, and the one before it.
     written: BTreeMap<EntryId, (Entry, EntryId)>,
+    configurations: Configurations,
     violation: Option<String>,
 }
 
 impl Checker {
+    pub(super) fn new(initial: Configuration) -> Self {
+        Checker { configurations: Configurations::new(initial), ..Checker::default() }
+    }
+
     /// The first property that did not hold.
     #[must_use]
     pub fn violation(&self) -> Option<&str> {
@@ -57,7 +64,8 @@ impl Checker {
         }
     }
 
-    /// Log matching: an entry's name says what it is, and what is before it. Cluster time never runs back along a log (T1).
+    /// Log matching: an entry's name says what it is, and what is before it. Cluster time never runs back along a log
+    /// (T1).
     pub(super) fn wrote(&mut self, server: ServerId, before: Option<EntryId>, entries: &[Entry]) {
         let mut prev = before;
         for entry in entries {
@@ -67,6 +75,7 @@ impl Checker {
                 if known != *entry || known_prev != prev {
                     self.report(format!("log matching: {server} holds another {} behind {prev}", entry.id));
                 }
+                self.configurations.wrote(entry, prev);
                 let earlier = self.written.get(&prev).map(|(earlier, _)| earlier.time);
                 if earlier.is_some_and(|earlier| earlier > entry.time) {
                     self.report(format!("cluster time: {} of {server} is before {prev}", entry.id));
@@ -76,13 +85,53 @@ impl Checker {
         }
     }
 
-    /// State-machine safety; `copies` says whether a quorum of disks holds an entry.
+    /// Membership (I13): the configuration in use is that of the latest entry that carries one, or a later one that
+    /// is known to be committed; and each follows from the one before.
+    pub(super) fn drained(&mut self, raft: &Raft) {
+        let prev_of = |id: EntryId| self.written.get(&id).map_or(EntryId::ZERO, |(_, prev)| *prev);
+        let fresh = self.configurations.check_fresh(prev_of, &self.ledger);
+        let used = raft.configuration();
+        let expected = self.configurations.at(raft.last()).map(|(_, configuration)| configuration);
+        let known = raft.committed_configuration();
+        let in_use = match expected {
+            Some(expected) if expected.index >= known.index => used == expected,
+            Some(_) => used == known && self.is_committed(known),
+            None => true,
+        };
+        let stale = format!(
+            "membership: {} goes by configuration {}, its log ends with {} and says {:?}",
+            raft.server(),
+            used.index,
+            raft.last(),
+            expected.map(|expected| expected.index)
+        );
+        fresh.err().into_iter().for_each(|why| self.report(why));
+        if !in_use {
+            self.report(stale);
+        }
+    }
+
+    fn is_committed(&self, configuration: &Configuration) -> bool {
+        let entry = self.ledger.get(&configuration.index);
+        configuration.index == Index::ZERO
+            || entry
+                .and_then(|entry| self.configurations.at(entry.id))
+                .is_some_and(|(_, at)| at == configuration)
+    }
+
+    /// State-machine safety; `holds` says whether a server's disk holds an entry, `end` where the committing server's
+    /// log ends.
     pub(super) fn committed(
         &mut self,
         server: ServerId,
         entries: &[Entry],
-        copies: impl Fn(EntryId) -> bool,
+        end: EntryId,
+        holds: impl Fn(ServerId, EntryId) -> bool,
     ) {
+        let prev_of = |id: EntryId| self.written.get(&id).map_or(EntryId::ZERO, |(_, prev)| *prev);
+        let last = entries.last().map_or(EntryId::ZERO, |entry| entry.id);
+        let governing = self.configurations.governing(last, end, prev_of, &self.ledger);
+        let copies = |entry| governing.iter().any(|by| decides(by, |voter| holds(voter, entry)));
         for entry in entries {
             match self.ledger.get(&entry.id.index) {
                 None => {

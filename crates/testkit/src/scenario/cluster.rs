@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use atomix_protocol::peer::PeerMessage;
 use atomix_protocol::{
-    Address, Configuration, Entry, EntryId, EntryKind, HardState, Incarnation, Index, LocalTime, Member,
-    MemberKind, ServerId, WriteBatch,
+    Configuration, Entry, EntryId, EntryKind, HardState, Index, LocalTime, MemberKind, ServerId, WriteBatch,
 };
 use atomix_raft::{Config, Input, Output, Raft, Recovered, Refused, Role};
-use atomix_storage::{MemoryStorage, Storage};
+use atomix_storage::Storage;
 use bytes::Bytes;
 
+use super::members::member;
 use super::server::{Server, prefix, read_snapshot};
 use super::{Checker, render};
 
@@ -56,47 +56,41 @@ impl Cluster {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let ids: Vec<u64> = (1..=settings.voters + settings.learners).collect();
-        let member = |id: u64| Member {
-            id: ServerId(id),
-            incarnation: Incarnation(u128::from(id)),
-            peer_address: Address::new(format!("{id}")),
-            client_address: Address::new(format!("{id}")),
-            kind: if id <= settings.voters { MemberKind::Voter } else { MemberKind::Learner },
-            priority: 0,
-        };
+        let kind = |id: u64| if id <= settings.voters { MemberKind::Voter } else { MemberKind::Learner };
         let configuration = Configuration {
-            members: ids.iter().copied().map(member).collect(),
+            members: ids.iter().map(|id| member(*id, kind(*id))).collect(),
             next_server_id: ids.len() as u64 + 1,
             ..Configuration::default()
         };
         let mut cluster = Cluster {
             settings,
-            configuration,
+            configuration: configuration.clone(),
             now: LocalTime::from_millis(1_000),
             servers: BTreeMap::new(),
             links: BTreeMap::new(),
             cut: BTreeSet::new(),
-            checker: Checker::default(),
+            checker: Checker::new(configuration.clone()),
             log: Vec::new(),
             boots: 0,
         };
         for id in ids.into_iter().map(ServerId) {
-            let mut disk = MemoryStorage::new();
-            let writer = disk.snapshot_writer().expect("memory has no errors");
-            let server = Server {
-                raft: None,
-                disk,
-                writer,
-                published: Index::ZERO,
-                write: None,
-                state: Vec::new(),
-                ready: Vec::new(),
-                failed: Vec::new(),
-            };
-            cluster.servers.insert(id, server);
+            cluster.add_server(id, Server::empty());
             cluster.restart(id);
         }
         cluster
+    }
+
+    /// A server that does not run yet.
+    pub(super) fn add_server(&mut self, id: ServerId, server: Server) {
+        self.servers.insert(id, server);
+    }
+
+    pub(super) fn server(&self, id: ServerId) -> &Server {
+        &self.servers[&id]
+    }
+
+    pub(super) fn raft_mut(&mut self, id: ServerId) -> Option<&mut Raft> {
+        self.servers.get_mut(&id)?.raft.as_mut()
     }
 
     /// Puts term, vote and entries on a server's disk, as if it had crashed with them, and starts it again.
@@ -219,7 +213,7 @@ impl Cluster {
     pub fn deliver(&mut self, from: ServerId, to: ServerId, position: usize, keep: bool) {
         let Some(queue) = self.links.get_mut(&(from, to)) else { return };
         let message = if keep { queue.get(position).cloned() } else { queue.remove(position) };
-        if let Some(message) = message.filter(|_| self.servers[&to].raft.is_some()) {
+        if let Some(message) = message.filter(|_| self.servers.get(&to).is_some_and(|s| s.raft.is_some())) {
             self.input(to, Input::Received { from, message });
         }
     }
@@ -305,6 +299,7 @@ impl Cluster {
         let mut entries = Vec::new();
         let found = server.disk.recover(&mut |entry| entries.push(entry)).expect("memory has no errors");
         let last = found.snapshot.as_ref().map(|meta| meta.last);
+        server.followed.clear();
         server.state = last.map(|last| read_snapshot(&mut server.disk, last)).unwrap_or_default();
         let recovered = Recovered {
             hard_state: found.hard_state,
@@ -377,7 +372,7 @@ impl Cluster {
         self.drain(id);
     }
 
-    fn drain(&mut self, id: ServerId) {
+    pub(super) fn drain(&mut self, id: ServerId) {
         loop {
             let now = self.now;
             let Some(raft) = self.servers.get_mut(&id).and_then(|server| server.raft.as_mut()) else {
@@ -385,6 +380,8 @@ impl Cluster {
             };
             let outputs = raft.drain(now);
             if outputs.is_empty() {
+                let raft = self.servers[&id].raft.as_ref();
+                raft.into_iter().for_each(|raft| self.checker.drained(raft));
                 return;
             }
             for output in outputs {
@@ -405,19 +402,25 @@ impl Cluster {
                 }
             }
             Output::Write { token, batch } => {
-                self.checker.wrote(id, batch.truncate_after, &batch.entries);
+                let first = batch.entries.first().map(|entry| entry.id.index.previous());
+                let before = first
+                    .and_then(|index| self.raft(id).entry_term(index).map(|term| EntryId::new(term, index)));
+                self.checker.wrote(id, batch.truncate_after.or(before), &batch.entries);
                 let server = self.servers.get_mut(&id).expect("a server");
                 if server.write.replace((token, batch)).is_some() {
                     self.checker.report(format!("D2: {id} writes while a write is outstanding"));
                 }
             }
             Output::Committed { entries } => self.apply(id, entries),
-            Output::ReadsReady { reads, index } => {
+            Output::ReadsReady { reads, index, .. } => {
                 let server = self.servers.get_mut(&id).expect("a server");
                 server.ready.extend(reads.into_iter().map(|read| (read, index)));
             }
             Output::ReadsFailed { reads } => {
                 self.servers.get_mut(&id).expect("a server").failed.extend(reads)
+            }
+            Output::ConfigurationCommitted { configuration } => {
+                self.servers.get_mut(&id).expect("a server").followed.push(configuration.index);
             }
             Output::RoundConfirmed { .. } | Output::RoleChanged { .. } => {}
             other => {
@@ -437,11 +440,10 @@ impl Cluster {
 
     fn apply(&mut self, id: ServerId, entries: Vec<Entry>) {
         let Some(last) = entries.last().map(|entry| entry.id.index) else { return };
-        let configuration = &self.configuration;
-        let voters: Vec<&Server> = configuration.voters().map(|voter| &self.servers[&voter]).collect();
-        let copies =
-            |entry: EntryId| voters.iter().filter(|voter| voter.holds(entry)).count() > voters.len() / 2;
-        self.checker.committed(id, &entries, copies);
+        let end = self.raft(id).last();
+        let servers = &self.servers;
+        let holds = |voter: ServerId, entry| servers.get(&voter).is_some_and(|voter| voter.holds(entry));
+        self.checker.committed(id, &entries, end, holds);
         let server = self.servers.get_mut(&id).expect("a server");
         for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Session) {
             if !server.state.is_empty() {

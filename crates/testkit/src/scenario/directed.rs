@@ -1,6 +1,8 @@
 //! Histories that hardly any random run finds. Each says what was violated, if something was: so a deliberate bug can be shown
 //! to be caught.
 
+pub mod membership;
+
 use atomix_protocol::{HardState, Index, ServerId, Term};
 use atomix_raft::{Config, Role};
 
@@ -21,7 +23,10 @@ fn cluster(voters: u64, config: Config, terms: &[(u64, &[u64])]) -> Cluster {
 }
 
 /// Has a server elected by the voters named; nobody else hears of it, and nothing that it sends as a leader arrives.
-pub(super) fn elect(cluster: &mut Cluster, id: u64, voters: &[u64]) -> Result<(), String> {
+///
+/// # Errors
+/// If it is not elected.
+pub fn elect(cluster: &mut Cluster, id: u64, voters: &[u64]) -> Result<(), String> {
     let candidate = server(id);
     for _ in 0..3 {
         cluster.campaign(candidate);
@@ -189,6 +194,90 @@ pub fn late_acknowledgement() -> Result<(), String> {
     verdict(&cluster)
 }
 
+/// S2 has voted for S1 in term 1. S4 asks it for a pre-vote, for the term after. If that makes S2 forget its vote, it votes for S3 in
+/// term 1 as well, and there are two leaders (canonical/raft PR 247; B13).
+///
+/// # Errors
+/// The safety property that was violated, or that the history did not unfold.
+pub fn pre_vote_keeps_the_vote() -> Result<(), String> {
+    let mut cluster = cluster(5, Config::default(), &[]);
+    let pass = |cluster: &mut Cluster, from: u64, to: u64| cluster.deliver_link(server(from), server(to));
+    // S1 and S3 both may campaign in term 1.
+    for (candidate, voters) in [(3, [2, 5]), (1, [2, 4])] {
+        cluster.campaign(server(candidate));
+        for voter in voters {
+            pass(&mut cluster, candidate, voter);
+            pass(&mut cluster, voter, candidate);
+        }
+        cluster.persist(server(candidate));
+    }
+    // S1 leads with S2 and S4, and nobody hears of it.
+    for voter in [2, 4] {
+        pass(&mut cluster, 1, voter);
+        cluster.persist(server(voter));
+        pass(&mut cluster, voter, 1);
+    }
+    if cluster.leader() != Some(server(1)) {
+        return Err("it did not unfold: S1 is not elected".into());
+    }
+    cluster.all().into_iter().for_each(|other| cluster.drop_link(server(1), other));
+    cluster.campaign(server(4));
+    pass(&mut cluster, 4, 2);
+    // What S3 asked for in term 1 arrives late.
+    for voter in [2, 5] {
+        pass(&mut cluster, 3, voter);
+        cluster.persist(server(voter));
+        cluster.persist(server(voter));
+        pass(&mut cluster, voter, 3);
+    }
+    verdict(&cluster)
+}
+
+/// A transfer is cut short by a newer snapshot, whose first chunk comes while the file still holds chunks of the one before. If it is
+/// appended there, and the whole is not verified, a state is installed that never was (B35).
+///
+/// # Errors
+/// The safety property that was violated, or that the history did not unfold.
+pub fn chunk_behind_a_stale_one() -> Result<(), String> {
+    let config = Config { log_memory_bytes: 1, snapshot_chunk_bytes: 2, ..Config::default() };
+    let mut cluster = cluster(3, config, &[]);
+    elect(&mut cluster, 1, &[2])?;
+    cluster.settle();
+    cluster.isolate(server(3));
+    let write = |cluster: &mut Cluster, command: &str| {
+        let proposed = cluster.propose(server(1), command).map(|_| ()).map_err(|refused| refused.to_string());
+        cluster.settle();
+        proposed
+    };
+    (0..4).try_for_each(|_| write(&mut cluster, "first"))?;
+    cluster.snapshot(server(1));
+    cluster.heal();
+    for _ in 0..6 {
+        if cluster.raft(server(3)).is_installing() {
+            break;
+        }
+        cluster.tick_one(server(1));
+        exchange(&mut cluster, 1, 3, 2, true);
+    }
+    let last = cluster.raft(server(1)).snapshot_index();
+    if !cluster.raft(server(3)).is_installing() {
+        return Err("a stale chunk is not tested: nothing was sent".into());
+    }
+    cluster.isolate(server(3));
+    write(&mut cluster, "second")?;
+    cluster.snapshot(server(1));
+    cluster.heal();
+    for _ in 0..40 {
+        cluster.tick_one(server(1));
+        cluster.settle();
+    }
+    verdict(&cluster).map_err(|violation| format!("I5: {violation}"))?;
+    if cluster.raft(server(3)).snapshot_index() <= last {
+        return Err("a stale chunk is not tested: the newer snapshot was not installed".into());
+    }
+    cluster.agreed().map(|_| ()).ok_or_else(|| "they do not agree in the end".into())
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -204,5 +293,15 @@ mod tests {
     #[test]
     fn commit_bound() {
         assert_eq!(super::commit_bound(), Ok(()));
+    }
+
+    #[test]
+    fn pre_vote_keeps_the_vote() {
+        assert_eq!(super::pre_vote_keeps_the_vote(), Ok(()));
+    }
+
+    #[test]
+    fn chunk_behind_a_stale_one() {
+        assert_eq!(super::chunk_behind_a_stale_one(), Ok(()));
     }
 }

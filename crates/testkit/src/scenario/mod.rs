@@ -1,8 +1,9 @@
 //! Consensus as readable texts.
 //!
-//! A [`Cluster`] is a handful of consensus machines with disks in memory, links that hold messages until they are told to
-//! deliver, and a clock that stands still until it is told to go on. Whatever happens, [`Checker`] compares it with the safety
-//! properties of Figure 3.2. A text drives it, one command per line, and records what the machines did:
+//! A [`Cluster`] is a handful of consensus machines with disks in memory, links that hold messages until they are
+//! told to deliver, and a clock that stands still until it is told to go on. Whatever happens, [`Checker`] compares
+//! it with the safety properties of Figure 3.2. A text drives it, one command per line, and records what the machines
+//! did:
 //!
 //! ```text
 //! servers 3
@@ -14,15 +15,21 @@
 //! ```
 //!
 //! [`run`] compares what happened with what the text says; [`record`] writes the text anew. The commands are those of
-//! [`text`]. [`directed`] holds the two histories of the paper that no random run finds.
+//! [`text`]; those of [`members`] change who belongs to it. [`directed`] holds the two histories of the paper that no
+//! random run finds.
 
 mod checker;
 mod cluster;
+mod configurations;
 pub mod directed;
+pub mod leadership;
+pub mod members;
 mod render;
+pub mod running;
 mod server;
 pub mod text;
 
 pub use checker::Checker;
 pub use cluster::{Cluster, Settings};
+pub use running::Running;
 pub use text::{record, run};

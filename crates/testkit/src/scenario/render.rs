@@ -10,7 +10,10 @@ pub(super) fn output(server: ServerId, output: &Output) -> Option<String> {
         Output::Send { to, message: sent } => format!("{server} -> {to} {}", message(sent)),
         Output::Write { batch, .. } => format!("{server} writes {}", self::batch(batch)),
         Output::Committed { entries } => format!("{server} commits {}", self::entries(entries)),
-        Output::ReadsReady { reads, index } => format!("{server} confirms reads {reads:?} at {index}"),
+        Output::ReadsReady { reads, index, lease } => {
+            let how = if *lease { " by lease" } else { "" };
+            format!("{server} confirms reads {reads:?} at {index}{how}")
+        }
         Output::ReadsFailed { reads } => format!("{server} fails reads {reads:?}"),
         Output::RoundConfirmed { round, .. } => format!("{server} confirms round {round}"),
         Output::RoleChanged { role, term, leader } => match leader.filter(|leader| *leader != server) {
@@ -26,6 +29,10 @@ pub(super) fn output(server: ServerId, output: &Output) -> Option<String> {
             format!("{server} writes snapshot {} {offset}+{}{done}", meta.last, data.len())
         }
         Output::Install { meta } => format!("{server} installs snapshot {}", meta.last),
+        Output::ConfigurationCommitted { configuration } => {
+            format!("{server} follows configuration {}", configuration.index)
+        }
+        Output::TransferFailed { to } => format!("{server} could not hand over to {to}"),
     })
 }
 
@@ -71,6 +78,9 @@ pub(super) fn message(message: &PeerMessage) -> String {
                 InstallOutcome::StaleTerm => "stale".into(),
             };
             format!("InstallSnapshotReply term {}, {}: {outcome}", m.term, m.last)
+        }
+        PeerMessage::Configure(m) => {
+            format!("Configure term {}, configuration {}", m.term, m.configuration.index)
         }
         PeerMessage::TimeoutNow(m) => format!("TimeoutNow term {}, round {}", m.term, m.round),
     }

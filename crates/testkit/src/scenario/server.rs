@@ -1,9 +1,8 @@
 //! One server of a cluster: its machine, its disk, its state machine.
 
-use atomix_protocol::peer::SnapshotMeta;
 use atomix_protocol::{EntryId, Index, WriteBatch};
 use atomix_raft::{ChunkOutcome, Input, Output, Raft};
-use atomix_storage::{MemoryStorage, SnapshotWriter, Storage};
+use atomix_storage::{MemoryStorage, Received, SnapshotWriter, Storage, receive};
 
 pub(super) struct Server {
     pub(super) raft: Option<Raft>,
@@ -18,6 +17,8 @@ pub(super) struct Server {
     /// Reads answered, with the index they see.
     pub(super) ready: Vec<(u64, Index)>,
     pub(super) failed: Vec<u64>,
+    /// Configurations that it was told are committed.
+    pub(super) followed: Vec<Index>,
 }
 
 impl std::fmt::Debug for Server {
@@ -27,6 +28,23 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
+    /// One that does not run, with an empty disk.
+    pub(super) fn empty() -> Self {
+        let mut disk = MemoryStorage::new();
+        let writer = disk.snapshot_writer().expect("memory has no errors");
+        Server {
+            raft: None,
+            disk,
+            writer,
+            published: Index::ZERO,
+            write: None,
+            state: Vec::new(),
+            ready: Vec::new(),
+            failed: Vec::new(),
+            followed: Vec::new(),
+        }
+    }
+
     /// What storage answers at once.
     pub(super) fn answer(&mut self, output: Output) -> Option<Input> {
         match output {
@@ -41,7 +59,12 @@ impl Server {
                 Some(Input::ChunkRead { to, last: meta.last, offset, data })
             }
             Output::WriteChunk { meta, offset, data, done } => {
-                let outcome = self.write_chunk(&meta, offset, &data, done);
+                let received = receive(self.writer.as_mut(), &meta, offset, &data, done);
+                let outcome = match received.expect("memory has no errors") {
+                    Received::Next(next) => ChunkOutcome::Next(next),
+                    Received::Whole => ChunkOutcome::Whole,
+                    Received::Bad => ChunkOutcome::Bad,
+                };
                 Some(Input::ChunkWritten { last: meta.last, outcome })
             }
             Output::Install { meta } => {
@@ -59,20 +82,6 @@ impl Server {
         let mut reader = self.disk.clone().reader().expect("memory has no errors");
         let entries = reader.entries(id.index, id.index, 0).expect("memory has no errors");
         id.index <= self.published || entries.is_some_and(|entries| entries[0].id == id)
-    }
-
-    fn write_chunk(&mut self, meta: &SnapshotMeta, offset: u64, data: &[u8], done: bool) -> ChunkOutcome {
-        if offset == 0 {
-            self.writer.begin(meta.last).expect("memory has no errors");
-        }
-        if self.writer.written().0 != offset || self.writer.write(data).is_err() {
-            return ChunkOutcome::Bad;
-        }
-        match (done, done && self.writer.finish(meta).is_ok()) {
-            (false, _) => ChunkOutcome::Next(offset + data.len() as u64),
-            (true, true) => ChunkOutcome::Whole,
-            (true, false) => ChunkOutcome::Bad,
-        }
     }
 }
 

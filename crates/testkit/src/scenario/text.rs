@@ -1,7 +1,7 @@
 //! The language of the scenario texts.
 //!
-//! A text is a row of blocks with an empty line between them. A block is commands, a line `----`, and what the machines did.
-//! Lines that start with `#` are remarks. Servers are named by number; `all` names all that are up.
+//! A text is a row of blocks with an empty line between them. A block is commands, a line `----`, and what the
+//! machines did. Lines that start with `#` are remarks. Servers are named by number; `all` names all that are up.
 //!
 //! | command | effect |
 //! |---|---|
@@ -23,22 +23,29 @@
 //! | `propose S COMMAND`, `read S N` | requests |
 //! | `crash S`, `restart S` | unwritten writes are lost |
 //! | `snapshot S` | S takes a snapshot and compacts its log |
-//! | `logs`, `status`, `links` | prints |
+//! | `change S CLAUSE, …`, `plan S CLAUSE, …` | asks for a change of the configuration, or what it would do |
+//! | `join S from A` | a new server starts with the committed configuration of A |
+//! | `logs`, `status`, `links`, `members` | prints |
 //! | `expect leader S`, `expect none`, `expect commit S I`, `expect agreed` | fails unless it is so |
+//!
+//! The clauses of a change are `add KIND`, with `like S` for the address of another; `make S KIND`; `prefer S by N`;
+//! `remove S`; and `at INDEX` for a configuration that is not the one in use.
 
 use std::time::Duration;
 
+use atomix_protocol::change::{Change, Plan, Tolerance};
 use atomix_protocol::{ClusterTime, Entry, EntryId, EntryKind, HardState, Index, ServerId, Term};
 use atomix_raft::{Input, Role};
 use bytes::Bytes;
 
 use super::directed::elect;
-use super::{Cluster, Settings, render};
+use super::{Cluster, Settings, members, render};
 
 /// Runs a text and compares what happened with what it says.
 ///
 /// # Errors
-/// The first line that differs, the first expectation or safety property that does not hold, or a command that is not one.
+/// The first line that differs, the first expectation or safety property that does not hold, or a command that is not
+/// one.
 pub fn run(text: &str) -> Result<(), String> {
     let happened = record(text)?;
     let lines = happened.lines().map(Some).chain(std::iter::repeat(None));
@@ -99,6 +106,19 @@ fn execute(cluster: &mut Option<Cluster>, command: &str) -> Result<Vec<String>, 
         ["logs"] => cluster.up().into_iter().map(|id| log_of(cluster, id)).collect(),
         ["status"] => cluster.up().into_iter().map(|id| status_of(cluster, id)).collect(),
         ["links"] => links_of(cluster),
+        ["members"] => cluster.up().into_iter().map(|id| members_of(cluster, id)).collect(),
+        ["change", id, ..] => {
+            let id = server(id)?;
+            let change = clauses(cluster, id, command)?;
+            let changed = cluster.change(id, &change);
+            vec![
+                changed.map_or_else(|refused| format!("refused: {refused}"), |at| format!("changed at {at}")),
+            ]
+        }
+        ["plan", id, ..] => {
+            let id = server(id)?;
+            plan_of(&cluster.plan(id, &clauses(cluster, id, command)?))
+        }
         ["propose", id, text] => {
             answer(cluster.propose(server(id)?, text).map(|id| format!("proposed {id}")))
         }
@@ -160,6 +180,7 @@ fn act(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
             cluster.drop_link(from, to);
             cluster.input(to, Input::LinkClosed { from });
         }
+        ["join", id, "from", other] => cluster.join(server(id)?, server(other)?),
         ["isolate", id] => cluster.isolate(server(id)?),
         ["heal"] => cluster.heal(),
         ["persist", "all"] => cluster.up().into_iter().for_each(|id| cluster.persist(id)),
@@ -200,7 +221,9 @@ fn settings(voters: u64, words: &[&str]) -> Result<Settings, String> {
             "appends_in_flight" => config.appends_in_flight = value as usize,
             "append_bytes_in_flight" => config.append_bytes_in_flight = value,
             "snapshot_chunk_bytes" => config.snapshot_chunk_bytes = value as usize,
+            "snapshot_bytes_in_flight" => config.snapshot_bytes_in_flight = value,
             "log_memory_bytes" => config.log_memory_bytes = value,
+            "log_tail_bytes" => config.log_tail_bytes = value,
             _ => return Err(format!("there is no setting {name}")),
         }
     }
@@ -251,6 +274,31 @@ fn status_of(cluster: &Cluster, id: ServerId) -> String {
         raft.applied_index(),
         raft.snapshot_index()
     )
+}
+
+/// What follows the name and the server.
+fn clauses(cluster: &Cluster, id: ServerId, command: &str) -> Result<Change, String> {
+    let text = command.splitn(3, ' ').nth(2).unwrap_or_default();
+    members::parse(cluster.raft(id), text)
+}
+
+fn plan_of(plan: &Plan) -> Vec<String> {
+    let line = |when: &str, tolerance: &Tolerance| {
+        let Tolerance { voters, quorum, failures, answering } = tolerance;
+        format!("{when}: {voters} voters, {quorum} needed, {failures} may fail, {answering} answer")
+    };
+    let mut lines =
+        vec![format!("plan {}", members::describe(&plan.configuration)), line("before", &plan.before)];
+    lines.extend(plan.during.iter().map(|during| line("during", during)));
+    lines.push(line("after", &plan.after));
+    lines.extend(plan.refused.iter().map(|refused| format!("refused: {refused}")));
+    lines
+}
+
+fn members_of(cluster: &Cluster, id: ServerId) -> String {
+    let raft = cluster.raft(id);
+    let (used, committed) = (raft.configuration(), raft.committed_configuration());
+    format!("{id}: in use {}; committed {}", members::describe(used), committed.index)
 }
 
 fn links_of(cluster: &Cluster) -> Vec<String> {

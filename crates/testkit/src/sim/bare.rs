@@ -1,6 +1,8 @@
 //! The smallest host of bare consensus: its state machine is the hash of what was applied.
 
 use atomix_engine::{Input as Common, Notice, Output};
+use atomix_protocol::change::{Change, ChangeRefused, TransferRefused};
+use atomix_protocol::mutant::Mutant;
 use atomix_protocol::peer::{PeerMessage, SnapshotMeta};
 use atomix_protocol::{Entry, EntryId, EntryKind, Index, LocalTime, ServerId};
 use atomix_raft::{Input as RaftInput, Output as RaftOutput, Raft};
@@ -17,8 +19,8 @@ pub(super) enum Emitted {
     Message(ServerId, PeerMessage),
     /// A proposal of this host was committed in the place that it was given.
     Acknowledged(u64, EntryId),
-    /// These reads see everything through that index.
-    ReadsReady(Vec<u64>, Index),
+    /// These reads see everything through that index; if a time is named, only up to then does the lease vouch for them (R3).
+    ReadsReady(Vec<u64>, Index, Option<LocalTime>),
 }
 
 /// One server's consensus and what hangs on it.
@@ -28,15 +30,16 @@ pub(super) struct Bare {
     state: Chain,
     /// Proposals on their way. Invariant: ascending by place.
     proposed: Vec<(EntryId, u64)>,
-    reads_waiting: Vec<(Vec<u64>, Index)>,
+    /// With whether only the lease vouches for them.
+    reads_waiting: Vec<(Vec<u64>, Index, bool)>,
     snapshot_log_bytes: u64,
     padding: usize,
     last_size: u64,
     taking: Option<EntryId>,
     /// Being published.
     own: Option<SnapshotMeta>,
-    /// A chunk that waits for that.
-    held: Option<Output>,
+    /// Chunks that wait for that.
+    held: Vec<Output>,
     installing: Option<SnapshotMeta>,
     emitted: Vec<Emitted>,
 }
@@ -53,7 +56,7 @@ impl Bare {
             last_size: snapshot.map_or(0, |bytes| bytes.len() as u64),
             taking: None,
             own: None,
-            held: None,
+            held: Vec::new(),
             installing: None,
             emitted: Vec::new(),
         }
@@ -87,6 +90,20 @@ impl Bare {
         self.raft.read(now, read).is_ok()
     }
 
+    /// Asks for another configuration.
+    pub(super) fn change(&mut self, now: LocalTime, change: &Change) -> Result<EntryId, ChangeRefused> {
+        self.raft.change(now, change)
+    }
+
+    /// Asks for another leader.
+    pub(super) fn transfer(
+        &mut self,
+        now: LocalTime,
+        to: Option<ServerId>,
+    ) -> Result<ServerId, TransferRefused> {
+        self.raft.transfer(now, to)
+    }
+
     pub(super) fn step(&mut self, now: LocalTime, input: RaftInput) {
         self.raft.step(now, input);
     }
@@ -113,7 +130,13 @@ impl Bare {
             }
             Common::Published(last) => self.published(now, last),
             Common::SnapshotLoaded(last, bytes) => self.loaded(now, last, &bytes),
-            Common::Dialed(_) | Common::Accepted(_) | Common::Frame(..) | Common::Closed(_) => {
+            Common::Restored(..)
+            | Common::Dialed(_)
+            | Common::Accepted(_)
+            | Common::Frame(..)
+            | Common::Closed(_)
+            | Common::TooLate(_)
+            | Common::HandOver => {
                 unreachable!("bare consensus has no links of its own")
             }
         }
@@ -127,7 +150,7 @@ impl Bare {
             self.last_size = meta.size;
             self.raft.step(now, RaftInput::SnapshotPublished { meta });
             self.emit(Output::Compact(self.raft.compactable_index()));
-            if let Some(chunk) = self.held.take() {
+            for chunk in std::mem::take(&mut self.held) {
                 self.emit(chunk);
             }
         }
@@ -154,21 +177,21 @@ impl Bare {
                 break;
             }
             for output in outputs {
-                self.carry_out(output);
+                self.carry_out(now, output);
             }
         }
         self.begin_snapshot();
         std::mem::take(&mut self.emitted)
     }
 
-    fn carry_out(&mut self, output: RaftOutput) {
+    fn carry_out(&mut self, now: LocalTime, output: RaftOutput) {
         match output {
             RaftOutput::Send { to, message } => self.emitted.push(Emitted::Message(to, message)),
             RaftOutput::Write { token, batch } => self.emit(Output::Write(token, batch)),
-            RaftOutput::Committed { entries } => self.apply(&entries),
-            RaftOutput::ReadsReady { reads, index } => {
-                self.reads_waiting.push((reads, index));
-                self.serve_reads();
+            RaftOutput::Committed { entries } => self.apply(now, &entries),
+            RaftOutput::ReadsReady { reads, index, lease } => {
+                self.reads_waiting.push((reads, index, lease));
+                self.serve_reads(now);
             }
             RaftOutput::RoleChanged { role, term, leader } => {
                 self.emit(Output::Notice(Notice::Role { role, term, leader }));
@@ -182,7 +205,7 @@ impl Bare {
             RaftOutput::WriteChunk { meta, offset, data, done } => {
                 let chunk = Output::WriteChunk { meta, offset, data, done };
                 if self.own.is_some() {
-                    self.held = Some(chunk);
+                    self.held.push(chunk);
                 } else {
                     self.taking = None;
                     self.emit(chunk);
@@ -192,11 +215,14 @@ impl Bare {
                 self.installing = Some(meta.clone());
                 self.emit(Output::Publish(meta));
             }
-            RaftOutput::ReadsFailed { .. } | RaftOutput::RoundConfirmed { .. } => {}
+            RaftOutput::ReadsFailed { .. }
+            | RaftOutput::RoundConfirmed { .. }
+            | RaftOutput::ConfigurationCommitted { .. }
+            | RaftOutput::TransferFailed { .. } => {}
         }
     }
 
-    fn apply(&mut self, entries: &[Entry]) {
+    fn apply(&mut self, now: LocalTime, entries: &[Entry]) {
         for entry in entries {
             self.state = chain(self.state, entry);
             self.raft.applied(entry.id.index);
@@ -207,23 +233,33 @@ impl Bare {
                 }
             }
         }
-        self.serve_reads();
+        self.serve_reads(now);
     }
 
-    fn serve_reads(&mut self) {
+    fn serve_reads(&mut self, now: LocalTime) {
         let applied = self.raft.applied_index();
-        for (reads, index) in std::mem::take(&mut self.reads_waiting) {
-            if index <= applied {
-                self.emitted.push(Emitted::ReadsReady(reads, index));
+        for (reads, index, lease) in std::mem::take(&mut self.reads_waiting) {
+            if index > applied {
+                self.reads_waiting.push((reads, index, lease));
+            } else if !lease || Mutant::B24.active() {
+                self.emitted.push(Emitted::ReadsReady(reads, index, None));
+            } else if self.raft.lease_holds(now) {
+                self.emitted.push(Emitted::ReadsReady(reads, index, self.raft.lease_until()));
             } else {
-                self.reads_waiting.push((reads, index));
+                reads.into_iter().for_each(|read| self.read_again(now, read));
             }
         }
     }
 
+    /// Its answer came too late for the lease.
+    pub(super) fn read_again(&mut self, now: LocalTime, read: u64) {
+        // Refused, it is lost, as a client of a whole server would be told.
+        let _ = self.raft.read_by_round(now, read);
+    }
+
     fn begin_snapshot(&mut self) {
         let due = self.raft.bytes_since_snapshot() > self.snapshot_log_bytes.max(self.last_size);
-        if due && self.taking.is_none() && self.installing.is_none() && !self.raft.is_installing() {
+        if due && self.taking.is_none() && self.installing.is_none() && self.raft.may_take_snapshot() {
             let meta = self.raft.snapshot_point();
             let mut bytes = BytesMut::with_capacity(8 + self.padding);
             bytes.put_u64_le(self.state);

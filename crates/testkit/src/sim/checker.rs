@@ -3,13 +3,17 @@
 //! Only the server that stepped is compared; the cost of a check does not grow with the run.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use atomix_protocol::peer::{AppendOutcome, PeerMessage, SnapshotMeta};
-use atomix_protocol::{Entry, EntryId, HardState, Index, ServerId, Term, WriteBatch};
+use atomix_protocol::{
+    Configuration, Entry, EntryId, EntryKind, HardState, Incarnation, Index, ServerId, Term, WriteBatch,
+};
 use atomix_raft::{Raft, Role};
 
 use super::coverage::Mark;
 use super::ledger::{Chain, Committed, Known, Ledger, LogImage, Shadow};
+use super::membership::{Membership, has_quorum};
 
 /// An invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,15 +32,18 @@ pub(super) fn hold(name: &'static str, condition: bool, detail: impl FnOnce() ->
 
 /// What a running server showed after its last step.
 #[derive(Clone, Debug, Default)]
-struct Seen {
-    term: Term,
-    role: Option<Role>,
-    last: Index,
-    commit: Index,
+pub(super) struct Seen {
+    pub(super) term: Term,
+    pub(super) role: Option<Role>,
+    pub(super) last: EntryId,
+    pub(super) commit: Index,
     applied: Index,
     snapshot: Index,
     /// While it leads: what it believes of the others.
-    matches: Vec<Index>,
+    matches: Vec<(ServerId, Index)>,
+    /// The configuration in use, and the term of the entry that carries it, if that is in the log.
+    pub(super) configuration: Rc<Configuration>,
+    configuration_term: Option<Term>,
 }
 
 /// Ground truth about consensus, and the checks against it.
@@ -44,15 +51,20 @@ struct Seen {
 pub(super) struct Checker {
     known: Known,
     pub(super) ledger: Ledger,
+    pub(super) membership: Membership,
+    /// By data directory. One that was wiped stays: what it held counted when it was acknowledged.
     shadows: Vec<Shadow>,
-    /// What a directory held before it was wiped: it counted when it was acknowledged.
-    ghosts: Vec<Shadow>,
+    /// The directory of each server.
+    directories: Vec<usize>,
     seen: Vec<Seen>,
+    /// Configurations that servers keep as committed, until it can be seen whether they are.
+    pub(super) kept: Vec<(usize, Configuration)>,
     leaders: BTreeMap<Term, usize>,
     digests: BTreeMap<Index, (u64, usize)>,
-    marks: Vec<Mark>,
+    pub(super) marks: Vec<Mark>,
 }
 
+/// What a server is called: the founders have that id for life.
 pub(super) fn id_of(server: usize) -> ServerId {
     ServerId(server as u64 + 1)
 }
@@ -62,9 +74,11 @@ impl Checker {
         Checker {
             known: Known::default(),
             ledger: Ledger::default(),
+            membership: Membership::default(),
             shadows: vec![Shadow::default(); servers],
-            ghosts: Vec::new(),
+            directories: (0..servers).collect(),
             seen: vec![Seen::default(); servers],
+            kept: Vec::new(),
             leaders: BTreeMap::new(),
             digests: BTreeMap::new(),
             marks: Vec::new(),
@@ -76,9 +90,28 @@ impl Checker {
         std::mem::take(&mut self.marks)
     }
 
+    fn shadow(&self, server: usize) -> &Shadow {
+        &self.shadows[self.directories[server]]
+    }
+
+    pub(super) fn directory_of(&self, server: usize) -> Option<usize> {
+        self.directories.get(server).copied()
+    }
+
+    /// A server's directory has that name.
+    pub(super) fn inhabits(&mut self, server: usize, incarnation: Incarnation) {
+        self.membership.inhabits(incarnation, self.directories[server]);
+    }
+
     /// A server asks its disk to keep a batch. I2, and I6 of cluster time.
     pub(super) fn issued(&mut self, server: usize, token: u64, batch: &WriteBatch) -> Check {
-        let shadow = &mut self.shadows[server];
+        if let Some(identity) = batch.identity {
+            self.inhabits(server, identity.incarnation);
+        }
+        if let Some(configuration) = &batch.configuration {
+            self.kept.push((server, configuration.clone()));
+        }
+        let shadow = &mut self.shadows[self.directories[server]];
         let mut before = shadow.issued.last();
         if let Some(id) = batch.truncate_after {
             before = id;
@@ -101,7 +134,7 @@ impl Checker {
 
     /// A write is durable. I6: durable term and vote never go back.
     pub(super) fn written(&mut self, server: usize, token: u64) -> Check {
-        let shadow = &mut self.shadows[server];
+        let shadow = &mut self.shadows[self.directories[server]];
         let before = shadow.durable_hard_state;
         shadow.done(token);
         let after = shadow.durable_hard_state;
@@ -113,7 +146,7 @@ impl Checker {
 
     /// A snapshot is published.
     pub(super) fn published(&mut self, server: usize, last: EntryId) -> Check {
-        let shadow = &mut self.shadows[server];
+        let shadow = &mut self.shadows[self.directories[server]];
         let before = shadow.snapshot;
         shadow.snapshot = before.max(last);
         hold("I6", last.index >= before.index, || {
@@ -130,13 +163,13 @@ impl Checker {
     }
 
     /// A server says something to another. R2: what a reply promises is durable.
-    pub(super) fn sent(&self, server: usize, to: usize, message: &PeerMessage) -> Check {
-        let shadow = &self.shadows[server];
+    pub(super) fn sent(&self, server: usize, to: Option<ServerId>, message: &PeerMessage) -> Check {
+        let shadow = self.shadow(server);
         let durable = shadow.durable_hard_state;
         match message {
             PeerMessage::RequestVoteReply(reply) if reply.granted => {
-                let vote = HardState { term: reply.asked, voted_for: Some(id_of(to)) };
-                hold("I6", durable == vote, || {
+                let vote = HardState { term: reply.asked, voted_for: to };
+                hold("I6", to.is_none() || durable == vote, || {
                     format!("server {} gave {vote:?} while its disk holds {durable:?}", id_of(server))
                 })
             }
@@ -161,20 +194,29 @@ impl Checker {
     /// A server stepped. Returns what it has applied, if that changed.
     pub(super) fn observe(&mut self, server: usize, raft: &Raft) -> Result<Option<Index>, Broken> {
         let before = self.seen[server].clone();
+        let index = raft.configuration().index;
+        let configuration_term = raft.entry_term(index).filter(|_| index > Index::ZERO);
+        let same = before.configuration.index == index && before.configuration_term == configuration_term;
         let now = Seen {
             term: raft.term(),
             role: Some(raft.role()),
-            last: raft.last().index,
+            last: raft.last(),
             commit: raft.commit_index(),
             applied: raft.applied_index(),
             snapshot: raft.snapshot_index(),
-            matches: raft.matches().map(|(_, index)| index).collect(),
+            matches: raft.matches().collect(),
+            configuration: if same && before.role.is_some() {
+                before.configuration.clone()
+            } else {
+                Rc::new(raft.configuration().clone())
+            },
+            configuration_term,
         };
         self.check_order(server, &before, &now)?;
         let led = before.role == Some(Role::Leader) && before.term == now.term;
         if now.role == Some(Role::Leader) {
             if led {
-                hold("I2", now.last >= before.last, || {
+                hold("I2", now.last.index >= before.last.index, || {
                     format!(
                         "leader {} of {} cut its log from {} to {}",
                         id_of(server),
@@ -194,8 +236,9 @@ impl Checker {
             if led && now.role == Some(Role::Leader) {
                 self.check_commit_rule(server, raft, now.commit)?;
             }
-            self.committed(server, raft, before.commit, now.commit)?;
+            self.committed(server, raft, &before, now.commit)?;
         }
+        self.check_configuration(server, raft, &before, &now)?;
         let applied = (now.applied != before.applied).then_some(now.applied);
         self.seen[server] = now;
         Ok(applied)
@@ -207,7 +250,8 @@ impl Checker {
             && now.applied >= before.applied
             && now.snapshot >= before.snapshot;
         hold("I6", grows, || format!("server {}: {before:?} became {now:?}", id_of(server)))?;
-        let ordered = now.snapshot <= now.applied && now.applied <= now.commit && now.commit <= now.last;
+        let ordered =
+            now.snapshot <= now.applied && now.applied <= now.commit && now.commit <= now.last.index;
         hold("I6", ordered, || format!("server {}: out of order: {now:?}", id_of(server)))
     }
 
@@ -227,9 +271,9 @@ impl Checker {
             })?;
         }
         let next = self.ledger.last().next();
-        if let Some((old, chain)) = self.shadows[server].issued.at(next)
+        if let Some((old, chain)) = self.shadow(server).issued.at(next)
             && old < term
-            && self.copies(next, chain) > self.shadows.len() / 2
+            && self.is_durable(raft.configuration(), next, chain)
         {
             self.marks.push(Mark::OldTermOnMajority);
         }
@@ -237,18 +281,19 @@ impl Checker {
     }
 
     /// A leader believes in no copy that is not there. One who is in a later term by now may have lost it since.
-    fn check_matches(&self, server: usize, raft: &Raft, before: &[Index]) -> Check {
-        for (place, (id, index)) in raft.matches().enumerate() {
-            let news = before.get(place).is_none_or(|before| *before < index);
-            let other = (id.0 as usize).saturating_sub(1);
+    fn check_matches(&self, server: usize, raft: &Raft, before: &[(ServerId, Index)]) -> Check {
+        for (id, index) in raft.matches() {
+            let news =
+                before.iter().find(|(other, _)| *other == id).is_none_or(|(_, before)| *before < index);
+            let member = raft.configuration().member(id);
+            let directory = member.and_then(|member| self.membership.directory(member.incarnation));
             let (Some(shadow), Some((_, chain))) =
-                (self.shadows.get(other), self.shadows[server].issued.at(index))
+                (directory.map(|directory| &self.shadows[directory]), self.shadow(server).issued.at(index))
             else {
                 continue;
             };
             let in_reach = shadow.durable_hard_state.term <= raft.term();
-            let ghost = self.ghosts.iter().any(|ghost| ghost.holds(index, chain));
-            hold("I4", !news || !in_reach || ghost || shadow.holds(index, chain), || {
+            hold("I4", !news || !in_reach || shadow.holds(index, chain), || {
                 format!(
                     "leader {} of {} counts a copy of {index} at {id} that is not there",
                     id_of(server),
@@ -271,17 +316,20 @@ impl Checker {
         if let Some(entry) = raft.entry(index) {
             return Some(entry.id);
         }
-        self.shadows[server].issued.at(index).map(|(term, _)| EntryId::new(term, index))
+        self.shadow(server).issued.at(index).map(|(term, _)| EntryId::new(term, index))
     }
 
-    fn copies(&self, index: Index, chain: Chain) -> usize {
-        let held = self.shadows.iter().chain(&self.ghosts).filter(|shadow| shadow.holds(index, chain));
-        held.count()
+    /// Whether a quorum of a configuration holds an entry durably: of each side, and learners never count.
+    fn is_durable(&self, configuration: &Configuration, index: Index, chain: Chain) -> bool {
+        has_quorum(configuration, |member| {
+            let directory = self.membership.directory(member.incarnation);
+            directory.is_some_and(|directory| self.shadows[directory].holds(index, chain))
+        })
     }
 
     /// I4: committed entries never change, and are on a majority of disks.
-    fn committed(&mut self, server: usize, raft: &Raft, from: Index, through: Index) -> Check {
-        let first = from.max(raft.snapshot_index()).max(self.shadows[server].issued.base().index);
+    fn committed(&mut self, server: usize, raft: &Raft, before: &Seen, through: Index) -> Check {
+        let first = before.commit.max(raft.snapshot_index()).max(self.shadow(server).issued.base().index);
         let mut index = first.next();
         while index <= through {
             let Some(id) = self.id_at(server, raft, index) else {
@@ -294,7 +342,7 @@ impl Checker {
                 Some(committed) => hold("I4", committed.entry.id == id, || {
                     format!("server {} has {id} committed where {} is", id_of(server), committed.entry.id)
                 })?,
-                None => self.commit_first(server, raft, id)?,
+                None => self.commit_first(server, raft, before, id)?,
             }
             index = index.next();
         }
@@ -307,7 +355,7 @@ impl Checker {
         })
     }
 
-    fn commit_first(&mut self, server: usize, raft: &Raft, id: EntryId) -> Check {
+    fn commit_first(&mut self, server: usize, raft: &Raft, before: &Seen, id: EntryId) -> Check {
         let place = || format!("server {} of {} commits {id}", id_of(server), raft.term());
         let expected = self.ledger.last().next();
         hold("I4", id.index == expected, || {
@@ -319,11 +367,18 @@ impl Checker {
                 detail: format!("{}, which no disk was asked to keep", place()),
             });
         };
-        let copies = self.copies(id.index, chain);
-        let quorum = self.shadows.len() / 2 + 1;
-        hold("I4", copies >= quorum, || format!("{} with {copies} durable copies of {quorum}", place()))?;
+        // A change may have begun or ended in the very step that committed it.
+        let counted = before.role.is_some() && self.is_durable(&before.configuration, id.index, chain);
+        hold("I4", counted || self.is_durable(raft.configuration(), id.index, chain), || {
+            format!("{} without durable copies on a quorum of {:?}", place(), raft.configuration())
+        })?;
+        let joint = raft.configuration().outgoing_voters.is_some() && entry.kind == EntryKind::Session;
+        self.marks.extend(joint.then_some(Mark::CommitWhileJoint));
         let follows = super::ledger::chain(self.ledger.last_chain(), &entry) == chain;
         hold("I4", follows, || format!("{}, which does not follow what is committed", place()))?;
+        if entry.kind == EntryKind::Configuration {
+            self.membership.commit(&entry, raft.server(), &mut self.marks)?;
+        }
         self.ledger.push(Committed { entry, chain, in_term: raft.term() });
         Ok(())
     }
@@ -345,11 +400,15 @@ impl Checker {
     /// A server is down: what it showed counts no more, what its disk holds does.
     pub(super) fn stopped(&mut self, server: usize) {
         self.seen[server] = Seen::default();
+        // It may not have been durable.
+        self.kept.retain(|(at, _)| *at != server);
     }
 
-    /// A directory was emptied.
+    /// A directory was emptied: what the server has from now on is another one.
     pub(super) fn wiped(&mut self, server: usize) {
-        self.ghosts.push(std::mem::take(&mut self.shadows[server]));
+        self.membership.wiped(self.directories[server]);
+        self.directories[server] = self.shadows.len();
+        self.shadows.push(Shadow::default());
     }
 
     /// I15: a server found on its disk all that was acknowledged and nothing that was never written.
@@ -362,7 +421,7 @@ impl Checker {
     ) -> Check {
         let place = id_of(server);
         let base = snapshot.map_or(EntryId::ZERO, |meta| meta.last);
-        let shadow = &self.shadows[server];
+        let shadow = &self.shadows[self.directories[server]];
         hold("I15", base >= shadow.snapshot, || {
             format!("server {place}: snapshot {} became {base}", shadow.snapshot)
         })?;
@@ -406,7 +465,8 @@ impl Checker {
                 shadow.durable.last()
             )
         })?;
-        self.shadows[server] = Shadow {
+        let directory = self.directories[server];
+        self.shadows[directory] = Shadow {
             issued: found.clone(),
             durable: found,
             durable_hard_state: hard_state,

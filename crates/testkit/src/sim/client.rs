@@ -18,6 +18,7 @@ use super::map_operation::{MapCommand, MapQuery, value};
 use super::model::Model;
 use super::operation::{Command, LockCommand, Place, Query};
 use super::random::{Component, Random};
+use super::server::server_at;
 use super::settings::{DRIFT, Role, Settings, Time};
 use super::watcher::Watcher;
 
@@ -90,6 +91,7 @@ pub(super) struct Client {
     pub(super) deduplicated: u64,
     name: ClientId,
     renames: bool,
+    reads_from: Option<usize>,
     role: Role,
     last_submitted: Sequence,
     written: u64,
@@ -135,6 +137,7 @@ impl Client {
             deduplicated: 0,
             name: ClientId(random.token()),
             renames: random.chance(0.5),
+            reads_from: None,
             role,
             last_submitted: Sequence::ZERO,
             written: 0,
@@ -150,6 +153,7 @@ impl Client {
         }
         let (low, high) = settings.session_timeout;
         let read_from = servers.get(self.random.below(2 * servers.len() as u64) as usize).cloned();
+        self.reads_from = read_from.as_ref().and_then(server_at);
         let options = Options {
             client: self.name,
             key: SessionKey(self.random.token()),
@@ -271,6 +275,36 @@ impl Client {
         {
             self.watcher.watching(sequence);
         }
+    }
+
+    /// Asks for very many watches.
+    pub(super) fn hoard(&mut self, now: LocalTime, count: usize, shared: &mut Shared<'_>) {
+        if !self.role.watches || !self.handles.contains_key(&Place::Map) {
+            return;
+        }
+        for _ in 0..count {
+            let key = self.random.below(shared.settings.keys);
+            let Some(watch) = self.submit(now, Command::Map(MapCommand::Watch(Some(key))), None, shared)
+            else {
+                return;
+            };
+            self.watcher.watching(watch);
+        }
+    }
+
+    /// How many things its session owns or has asked for.
+    pub(super) fn owns(&self) -> usize {
+        self.watcher.watches()
+    }
+
+    /// Whether it has one name for life.
+    pub(super) fn comes_back(&self) -> bool {
+        !self.renames
+    }
+
+    /// The server that it reads from, if that is not left to its session's link.
+    pub(super) fn reads_from(&self) -> Option<usize> {
+        self.reads_from.filter(|_| self.session.is_some())
     }
 
     fn contend(&mut self, now: LocalTime, shared: &mut Shared<'_>) {

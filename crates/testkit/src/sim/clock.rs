@@ -28,6 +28,11 @@ impl Clock {
         self.since + if wait <= 0.0 { 0 } else { wait as u64 + 1 }
     }
 
+    /// The machine came up again: a boot clock begins anew.
+    pub(super) fn restart(&mut self, now: Time, shown: Time) {
+        *self = Clock { since: now, shown: shown as f64, rate: self.rate };
+    }
+
     /// Runs at another rate from now on.
     pub(super) fn drift(&mut self, now: Time, rate: f64) {
         *self = Clock { since: now, shown: self.shown + (now - self.since) as f64 * self.rate, rate };

@@ -88,6 +88,11 @@ impl Contender {
         self.owed.retain(|(lock, _)| lock.resource != resource);
     }
 
+    /// Whether it asked for a lock that it does not have yet.
+    pub(super) fn waits(&self) -> bool {
+        self.attempts.values().any(|stage| matches!(stage, Stage::Wanted | Stage::Cancelled))
+    }
+
     /// What it believes to hold.
     pub(super) fn guards(&self) -> impl Iterator<Item = Guard> + '_ {
         self.attempts.iter().filter_map(|((lock, _), stage)| match stage {

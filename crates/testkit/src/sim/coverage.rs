@@ -1,157 +1,179 @@
 //! What was met: faults by class and interesting situations, so that a batch that met too little fails as vacuous.
 
+use std::collections::BTreeMap;
+
 use super::Profile;
 use super::faults::Class;
 
-/// Situations that a batch must have met at least once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Mark {
+/// Where a situation can be met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Both,
+    Full,
+    Core,
+}
+
+macro_rules! marks {
+    ($($(#[$meta:meta])* $name:ident $words:literal $place:ident;)*) => {
+        /// Situations that a batch must have met at least once.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Mark {
+            $($(#[$meta])* $name,)*
+        }
+
+        /// How many there are.
+        const COUNT: usize = [$(stringify!($name)),*].len();
+
+        impl Mark {
+            /// Every mark.
+            pub const ALL: [Mark; COUNT] = [$(Mark::$name),*];
+
+            /// In words.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Mark::$name => $words,)*
+                }
+            }
+
+            const fn place(self) -> Place {
+                match self {
+                    $(Mark::$name => Place::$place,)*
+                }
+            }
+        }
+    };
+}
+
+marks! {
     /// An entry of an earlier term was durable on a majority and yet uncommitted.
-    OldTermOnMajority,
+    OldTermOnMajority "old-term entry on a majority uncommitted" Both;
     /// A suffix of a log was truncated.
-    SuffixTruncated,
+    SuffixTruncated "suffix truncated" Both;
     /// A read waited for the leader's own-term entry.
-    ReadWaitedForOwnTerm,
+    ReadWaitedForOwnTerm "read waited for the own-term entry" Core;
     /// A read's round had to be repeated.
-    ReadRoundRepeated,
+    ReadRoundRepeated "read round repeated" Both;
     /// A leader was deposed with requests in flight.
-    DeposedWithRequests,
+    DeposedWithRequests "leader deposed with requests in flight" Both;
     /// A retry was answered from the table by another leader than the one that applied it.
-    RetryAfterFailover,
+    RetryAfterFailover "retry answered from the table after a failover" Full;
     /// A retry was answered from the table by a server that had restarted since.
-    RetryAfterRestart,
+    RetryAfterRestart "retry answered from the table after a restart" Full;
     /// A retry was answered from a table that had come from a snapshot.
-    RetryAfterSnapshot,
+    RetryAfterSnapshot "retry answered from the table after a snapshot" Full;
     /// A session expired.
-    SessionExpired,
+    SessionExpired "session expired" Full;
     /// A torn tail was found at a start.
-    TornTail,
+    TornTail "torn tail" Both;
     /// A vote that was not yet synced was lost in a crash.
-    UnsyncedVoteLost,
+    UnsyncedVoteLost "unsynced vote lost" Both;
     /// A pre-vote was refused by stickiness.
-    PreVoteSticky,
+    PreVoteSticky "pre-vote refused by stickiness" Both;
     /// A leader that heard no majority stepped down.
-    CheckQuorum,
+    CheckQuorum "check-quorum step-down" Both;
     /// A client's window was full.
-    WindowFull,
+    WindowFull "window full" Both;
     /// A snapshot was installed.
-    SnapshotInstalled,
+    SnapshotInstalled "snapshot installed" Both;
+    /// A snapshot on its way in lost its sender between two chunks.
+    InstallAborted "snapshot install aborted at a chunk" Both;
+    /// A leader went on with a transfer where an earlier one had ended.
+    TransferResumed "snapshot transfer resumed" Both;
+    /// Another server went on with it.
+    InstallTakenOver "snapshot transfer resumed by another leader" Both;
+    /// A follower behind the newest snapshot was sent entries.
+    ServedFromTail "follower served from the tail" Both;
     /// Events were sent again after a reconnection.
-    EventResent,
+    EventResent "events resent" Full;
     /// A client dropped an event that it had.
-    EventDeduplicated,
+    EventDeduplicated "events deduplicated" Full;
     /// Acknowledgements were logged for their own sake.
-    AcknowledgeFolded,
+    AcknowledgeFolded "Acknowledge entry folded" Full;
     /// A stream ended because its user was slow.
-    StreamLagged,
+    StreamLagged "stream lagged" Full;
     /// A session was given up because its outbox was full.
-    OutboxOverflow,
+    OutboxOverflow "outbox overflow" Full;
     /// A session expired while it held a lock.
-    ExpiredWhileHolding,
+    ExpiredWhileHolding "expiry while holding" Full;
     /// A session expired while it waited for a lock.
-    ExpiredWhileWaiting,
+    ExpiredWhileWaiting "expiry while waiting" Full;
     /// A grant reached somebody who had already asked to have it no more.
-    GrantCrossedCancel,
+    GrantCrossedCancel "grant crossing a cancel" Full;
     /// A lock was passed on in another term than that in which its new holder began to wait.
-    HandOverAcrossLeaders,
+    HandOverAcrossLeaders "hand-over across a leader change" Full;
     /// A holder slept until its session was over.
-    HolderOverslept,
+    HolderOverslept "holder paused past its timeout" Full;
     /// A session that held a lock or waited for one was taken over by its own client.
-    GhostTakenOver,
+    GhostTakenOver "take-over of a ghost" Full;
     /// What a lock guards refused the write of an earlier holder.
-    StaleWriteRefused,
+    StaleWriteRefused "stale write refused by what is guarded" Full;
     /// A lock was revoked from its holder.
-    LockRevoked,
+    LockRevoked "lock revoked" Full;
+    /// A majority was on its own while the others stayed dead or cut off.
+    MajorityAlone "majority on its own" Both;
+    /// A session's entry was committed while two configurations had to agree.
+    CommitWhileJoint "commit while joint" Both;
+    /// A leader saw a change through in which it stopped being a voter.
+    LeaderRemoved "leader removed itself" Both;
+    /// A configuration was in use, and rolled back.
+    ConfigurationRolledBack "configuration rolled back" Both;
+    /// A change was completed by another leader than the one that began it.
+    CompletedByAnother "change completed by another leader" Both;
+    /// A learner became a voter.
+    LearnerPromoted "learner promoted" Both;
+    /// A server whose directory was wiped was replaced by a new member.
+    WipedReplaced "wiped server replaced" Both;
+    /// A leader took a change up.
+    ChangeBegun "change begun" Both;
+    /// A leader refused a change.
+    ChangeRefused "change refused" Both;
+    /// A leader began to hand over.
+    HandOverBegun "hand-over begun" Both;
+    /// It came to nothing.
+    HandOverFailed "hand-over failed" Both;
+    /// A leader handed over to a server that is preferred.
+    PriorityHandOver "hand-over for priority" Both;
+    /// A leader answered a read by its lease.
+    ReadByLease "read by lease" Both;
+    /// A follower kept a promise: it gave no vote.
+    PromiseKept "promise kept" Both;
+    /// A server that was removed was not listened to.
+    RemovedIgnored "removed server ignored" Core;
+    /// A removed server's handshake was refused.
+    RemovedRefused "removed server refused" Full;
+    /// A server that was to be shut down handed over before.
+    HandedOverAtShutdown "hand-over at shutdown" Full;
+    /// A change was refused: the leader had committed nothing in its term.
+    RefusedEarly "change refused right after an election" Core;
+    /// A change was refused: its learner had not caught up.
+    RefusedBehind "change refused, learner behind" Both;
+    /// A change was refused: another was under way.
+    RefusedPending "change refused, another under way" Both;
+    /// A change was refused: too few of the new voters answered.
+    RefusedNoQuorum "change refused, no quorum" Both;
+    /// An operator was told that another leads by now, as it wished.
+    Transferred "leadership transferred" Full;
+    /// A server that was not a founder joined by itself.
+    Joined "server joined by itself" Full;
+    /// A server of another cluster was refused.
+    ForeignRefused "foreign cluster refused" Full;
+    /// A process was refused because another one with its identity lives.
+    DuplicateRefused "duplicate identity refused" Full;
+    /// A damaged frame was refused.
+    DamageRefused "damaged frame refused" Both;
+    /// A message that no correct server sends was ignored.
+    HostileRefused "hostile message refused" Both;
 }
 
 impl Mark {
-    /// Every mark.
-    pub const ALL: [Mark; 28] = [
-        Mark::OldTermOnMajority,
-        Mark::SuffixTruncated,
-        Mark::ReadWaitedForOwnTerm,
-        Mark::ReadRoundRepeated,
-        Mark::DeposedWithRequests,
-        Mark::RetryAfterFailover,
-        Mark::RetryAfterRestart,
-        Mark::RetryAfterSnapshot,
-        Mark::SessionExpired,
-        Mark::TornTail,
-        Mark::UnsyncedVoteLost,
-        Mark::PreVoteSticky,
-        Mark::CheckQuorum,
-        Mark::WindowFull,
-        Mark::SnapshotInstalled,
-        Mark::EventResent,
-        Mark::EventDeduplicated,
-        Mark::AcknowledgeFolded,
-        Mark::StreamLagged,
-        Mark::OutboxOverflow,
-        Mark::ExpiredWhileHolding,
-        Mark::ExpiredWhileWaiting,
-        Mark::GrantCrossedCancel,
-        Mark::HandOverAcrossLeaders,
-        Mark::HolderOverslept,
-        Mark::GhostTakenOver,
-        Mark::StaleWriteRefused,
-        Mark::LockRevoked,
-    ];
-
     /// Whether it can be met in a profile.
     #[must_use]
     pub fn is_in(self, profile: Profile) -> bool {
-        match profile {
-            // A whole server lets nobody read before its own-term entry is committed: requests wait in the engine.
-            Profile::Full => self != Mark::ReadWaitedForOwnTerm,
-            Profile::Core => matches!(
-                self,
-                Mark::OldTermOnMajority
-                    | Mark::SuffixTruncated
-                    | Mark::ReadWaitedForOwnTerm
-                    | Mark::ReadRoundRepeated
-                    | Mark::DeposedWithRequests
-                    | Mark::TornTail
-                    | Mark::UnsyncedVoteLost
-                    | Mark::PreVoteSticky
-                    | Mark::CheckQuorum
-                    | Mark::WindowFull
-                    | Mark::SnapshotInstalled
-            ),
-        }
-    }
-
-    /// In words.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Mark::OldTermOnMajority => "old-term entry on a majority uncommitted",
-            Mark::SuffixTruncated => "suffix truncated",
-            Mark::ReadWaitedForOwnTerm => "read waited for the own-term entry",
-            Mark::ReadRoundRepeated => "read round repeated",
-            Mark::DeposedWithRequests => "leader deposed with requests in flight",
-            Mark::RetryAfterFailover => "retry answered from the table after a failover",
-            Mark::RetryAfterRestart => "retry answered from the table after a restart",
-            Mark::RetryAfterSnapshot => "retry answered from the table after a snapshot",
-            Mark::SessionExpired => "session expired",
-            Mark::TornTail => "torn tail",
-            Mark::UnsyncedVoteLost => "unsynced vote lost",
-            Mark::PreVoteSticky => "pre-vote refused by stickiness",
-            Mark::CheckQuorum => "check-quorum step-down",
-            Mark::WindowFull => "window full",
-            Mark::SnapshotInstalled => "snapshot installed",
-            Mark::EventResent => "events resent",
-            Mark::EventDeduplicated => "events deduplicated",
-            Mark::AcknowledgeFolded => "Acknowledge entry folded",
-            Mark::StreamLagged => "stream lagged",
-            Mark::OutboxOverflow => "outbox overflow",
-            Mark::ExpiredWhileHolding => "expiry while holding",
-            Mark::ExpiredWhileWaiting => "expiry while waiting",
-            Mark::GrantCrossedCancel => "grant crossing a cancel",
-            Mark::HandOverAcrossLeaders => "hand-over across a leader change",
-            Mark::HolderOverslept => "holder paused past its timeout",
-            Mark::GhostTakenOver => "take-over of a ghost",
-            Mark::StaleWriteRefused => "stale write refused by what is guarded",
-            Mark::LockRevoked => "lock revoked",
+        match self.place() {
+            Place::Both => true,
+            Place::Full => profile == Profile::Full,
+            Place::Core => profile == Profile::Core,
         }
     }
 }
@@ -159,8 +181,8 @@ impl Mark {
 /// Counters of one run or of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
-    faults: [u64; Class::ALL.len()],
-    marks: [u64; Mark::ALL.len()],
+    faults: BTreeMap<Class, u64>,
+    marks: BTreeMap<Mark, u64>,
     /// Operations that clients completed.
     pub operations: u64,
     /// Linearizable and weaker reads that were answered and checked.
@@ -175,32 +197,40 @@ pub struct Coverage {
 
 impl Coverage {
     pub(super) fn fault(&mut self, class: Class) {
-        self.faults[class as usize] += 1;
+        *self.faults.entry(class).or_default() += 1;
+    }
+
+    pub(super) fn faults_of(&mut self, class: Class, times: u64) {
+        if times > 0 {
+            *self.faults.entry(class).or_default() += times;
+        }
     }
 
     pub(super) fn mark(&mut self, mark: Mark, times: u64) {
-        self.marks[mark as usize] += times;
+        if times > 0 {
+            *self.marks.entry(mark).or_default() += times;
+        }
     }
 
     /// How often a class of faults was injected.
     #[must_use]
     pub fn faults(&self, class: Class) -> u64 {
-        self.faults[class as usize]
+        self.faults.get(&class).copied().unwrap_or(0)
     }
 
     /// How often a situation was met.
     #[must_use]
     pub fn marks(&self, mark: Mark) -> u64 {
-        self.marks[mark as usize]
+        self.marks.get(&mark).copied().unwrap_or(0)
     }
 
     /// Adds those of another run.
     pub fn add(&mut self, other: &Coverage) {
-        for (sum, n) in self.faults.iter_mut().zip(other.faults) {
-            *sum += n;
+        for (class, n) in &other.faults {
+            *self.faults.entry(*class).or_default() += n;
         }
-        for (sum, n) in self.marks.iter_mut().zip(other.marks) {
-            *sum += n;
+        for (mark, n) in &other.marks {
+            *self.marks.entry(*mark).or_default() += n;
         }
         self.operations += other.operations;
         self.reads += other.reads;

@@ -40,6 +40,18 @@ pub(super) struct Image {
     pub(super) current: Option<Job>,
     pub(super) open: Vec<Open>,
     pub(super) recorded: u64,
+    /// The next call of that kind fails.
+    pub(super) failing: Option<Call>,
+    /// One did.
+    pub(super) failed: bool,
+}
+
+/// A kind of call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Read,
+    Write,
+    Sync,
 }
 
 /// Bytes past `data`, up to `length`, are zero.
@@ -62,6 +74,8 @@ pub(super) struct Recorded {
     pub(super) number: u64,
     pub(super) job: Option<Job>,
     pub(super) operation: Operation,
+    /// A sync of it failed: the system holds it for written, and no later sync writes it.
+    pub(super) clean: bool,
 }
 
 #[derive(Debug)]
@@ -126,6 +140,34 @@ impl SimDisk {
         }
     }
 
+    /// From here on the next call of that kind fails, or none does.
+    pub(super) fn fail_next(&self, call: Option<Call>) {
+        let mut image = self.image.lock();
+        image.failing = call;
+        image.failed = false;
+    }
+
+    /// Whether one has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.image.lock().failed
+    }
+
+    /// A job ended with an error: what it did up to there is done.
+    pub(super) fn break_off(&self) {
+        let current = self.image.lock().current.take();
+        if let Some(job) = current {
+            self.complete(job);
+        }
+    }
+
+    /// Whether a job under way has made a file.
+    pub(super) fn has_allocated(&self, job: Job) -> bool {
+        let allocates = |recorded: &Recorded| {
+            recorded.job == Some(job) && matches!(recorded.operation, Operation::Allocate { .. })
+        };
+        self.image.lock().pending.iter().any(allocates)
+    }
+
     /// Whether a job under way has overwritten something with zeros: a recovery that found a torn tail.
     pub(super) fn has_zeroed(&self, job: Job) -> bool {
         let zeroes = |recorded: &Recorded| match &recorded.operation {
@@ -149,7 +191,7 @@ impl Image {
             _ => None,
         };
         self.recorded += 1;
-        self.pending.push(Recorded { number: self.recorded, job, operation });
+        self.pending.push(Recorded { number: self.recorded, job, operation, clean: false });
         if job.is_none() {
             self.settle(None);
         }
@@ -163,7 +205,7 @@ impl Image {
         let is_write = |recorded: &Recorded| matches!(recorded.operation, Operation::Write { inode: of, .. } if of == inode);
         if self.pending.len() > WRITE_BACK
             && self.pending.iter().filter(|r| is_write(r)).count() > WRITE_BACK
-            && let Some(oldest) = self.pending.iter().position(|r| is_write(r) && r.job.is_none())
+            && let Some(oldest) = self.pending.iter().position(|r| is_write(r) && r.job.is_none() && !r.clean)
         {
             self.pending.remove(oldest);
         }
@@ -191,13 +233,38 @@ impl Image {
 
     /// The content of a file is durable as of the `before`-th pending operation.
     fn settle_file(&mut self, before: usize, synced: Inode) {
-        let mut at = 0;
-        self.pending.retain(|recorded| {
-            at += 1;
-            at > before
-                || !matches!(recorded.operation,
-                    Operation::Allocate { inode, .. } | Operation::Write { inode, .. } if inode == synced)
-        });
+        let mut kept: Vec<Recorded> = Vec::with_capacity(self.pending.len());
+        for (at, recorded) in std::mem::take(&mut self.pending).into_iter().enumerate() {
+            let of_file = matches!(recorded.operation,
+                Operation::Allocate { inode, .. } | Operation::Write { inode, .. } if inode == synced);
+            if at >= before || !of_file || recorded.clean {
+                kept.push(recorded);
+                continue;
+            }
+            // What lies over something that a failed sync left behind is durable there.
+            for left in kept.iter_mut().filter(|left| left.clean) {
+                left.operation.is_overwritten(&recorded.operation);
+            }
+        }
+        self.pending = kept;
+    }
+
+    /// The call fails if it was to.
+    fn may_fail(&mut self, call: Call) -> io::Result<()> {
+        if self.failing.take_if(|failing| *failing == call).is_none() {
+            return Ok(());
+        }
+        self.failed = true;
+        Err(io::Error::other(format!("the device failed: {call:?}")))
+    }
+
+    /// A sync failed: what it was to write is marked as written.
+    fn mark_clean(&mut self, synced: Inode) {
+        for recorded in &mut self.pending {
+            if matches!(recorded.operation, Operation::Write { inode, .. } if inode == synced) {
+                recorded.clean = true;
+            }
+        }
     }
 
     /// The names are durable as of the `before`-th pending operation.
@@ -280,6 +347,24 @@ impl Operation {
         }
     }
 
+    /// A later write of the same file is durable: this one's undoing must not undo it.
+    fn is_overwritten(&mut self, by: &Operation) {
+        let Operation::Write { inode, offset, data, before, length_before } = self else { return };
+        let Operation::Write { inode: file, offset: from, data: new, .. } = by else { return };
+        if inode != file {
+            return;
+        }
+        *length_before = (*length_before).max(from + new.len() as u64);
+        before.resize(data.len(), 0);
+        let (start, end) = ((*offset).max(*from), (*offset + data.len() as u64).min(from + new.len() as u64));
+        if start < end {
+            let (here, there) = ((start - *offset) as usize, (start - from) as usize);
+            let length = (end - start) as usize;
+            before[here..here + length].copy_from_slice(&new[there..there + length]);
+            data[here..here + length].copy_from_slice(&new[there..there + length]);
+        }
+    }
+
     pub(super) fn apply_name(&self, names: &mut BTreeMap<String, Inode>) {
         match self {
             Operation::Link { name, inode } => {
@@ -323,7 +408,8 @@ impl Disk for SimDisk {
     }
 
     fn read_at(&mut self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let image = self.image.lock();
+        let mut image = self.image.lock();
+        image.may_fail(Call::Read)?;
         let file = image.inode(name).map(|inode| image.files.get(&inode))?;
         let Some(file) = file else { return Ok(0) };
         let length = buffer.len().min(file.length.saturating_sub(offset) as usize);
@@ -333,6 +419,7 @@ impl Disk for SimDisk {
 
     fn write_at(&mut self, name: &str, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
         let mut image = self.image.lock();
+        image.may_fail(Call::Write)?;
         let inode = image.inode(name)?;
         let data = parts.concat();
         let file = image.files.entry(inode).or_default();
@@ -345,12 +432,15 @@ impl Disk for SimDisk {
     fn sync(&mut self, name: &str) -> io::Result<()> {
         let mut image = self.image.lock();
         let inode = image.inode(name)?;
+        image.may_fail(Call::Sync).inspect_err(|_| image.mark_clean(inode))?;
         image.record(Operation::Sync { inode });
         Ok(())
     }
 
     fn sync_dir(&mut self) -> io::Result<()> {
-        self.image.lock().record(Operation::SyncDir);
+        let mut image = self.image.lock();
+        image.may_fail(Call::Sync)?;
+        image.record(Operation::SyncDir);
         Ok(())
     }
 

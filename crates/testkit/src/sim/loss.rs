@@ -1,6 +1,6 @@
 //! What a crash leaves of a disk.
 
-use super::disk::{Image, Open, Operation, Recorded, SimDisk};
+use super::disk::{Image, Inode, Open, Operation, Recorded, SimDisk};
 use super::random::Random;
 
 const SECTOR: usize = 512;
@@ -14,6 +14,15 @@ pub(super) enum Loss {
     Power,
 }
 
+/// How bad a loss of power is for what was not synced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wear {
+    /// Writes are torn (D2).
+    pub(super) tearing: bool,
+    /// New files whose content was not synced show what their blocks held before (D3).
+    pub(super) recycling: bool,
+}
+
 /// What a crash did to the files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Damage {
@@ -21,13 +30,15 @@ pub(super) struct Damage {
     pub(super) dropped: u64,
     /// Writes that were torn.
     pub(super) torn: u64,
+    /// Files that show old blocks.
+    pub(super) recycled: u64,
     /// Jobs that were cut in the middle.
     pub(super) cut: u64,
 }
 
 impl SimDisk {
     /// What the next start finds.
-    pub(super) fn crash(&self, loss: Loss, tearing: bool, random: &mut Random) -> Damage {
+    pub(super) fn crash(&self, loss: Loss, wear: Wear, random: &mut Random) -> Damage {
         let mut image = self.image.lock();
         let mut damage = Damage::default();
         let open = std::mem::take(&mut image.open);
@@ -37,13 +48,14 @@ impl SimDisk {
         image.settle_all();
         let prepared = image.take_prepared();
         if loss == Loss::Power {
-            image.lose(tearing, random, &mut damage);
+            image.lose(wear, random, &mut damage);
         }
         if let Some((name, length)) = prepared {
             image.leave_prepared(name, length, random);
         }
         image.current = None;
-        image.make_durable();
+        image.failing = None;
+        image.make_durable(loss);
         damage
     }
 }
@@ -100,17 +112,20 @@ impl Image {
     }
 
     /// The power goes: of everything pending a drawn subset survives.
-    fn lose(&mut self, tearing: bool, random: &mut Random, damage: &mut Damage) {
+    fn lose(&mut self, wear: Wear, random: &mut Random, damage: &mut Damage) {
         // Some cuts come before anything was written back, some after everything was.
         let keep = random.pick(&[0.0, 0.5, 0.5, 0.9, 1.0]).unwrap_or(0.5);
         for at in (0..self.pending.len()).rev() {
             self.undo(at);
         }
         self.names = self.durable_names.clone();
+        if wear.recycling && random.chance(0.5) {
+            damage.recycled += self.recycle(random);
+        }
         for recorded in std::mem::take(&mut self.pending) {
             if !random.chance(keep) {
                 damage.dropped += 1;
-                if tearing {
+                if wear.tearing {
                     self.tear(&recorded.operation, random, damage);
                 }
                 continue;
@@ -118,6 +133,31 @@ impl Image {
             self.redo(&recorded.operation);
             recorded.operation.apply_name(&mut self.names);
         }
+    }
+
+    /// The blocks of files that are not synced yet hold what other files had there.
+    fn recycle(&mut self, random: &mut Random) -> u64 {
+        let new = |recorded: &Recorded| match &recorded.operation {
+            Operation::Allocate { inode, length } => Some((*inode, *length)),
+            _ => None,
+        };
+        let new: Vec<(Inode, u64)> = self.pending.iter().filter_map(new).collect();
+        let old: Vec<Inode> =
+            self.files.keys().copied().filter(|at| new.iter().all(|(new, _)| new != at)).collect();
+        let mut count = 0;
+        for (inode, length) in new {
+            let Some(donor) = random.pick(&old).and_then(|donor| self.files.get(&donor)) else { continue };
+            let mut data = donor.data[..donor.data.len().min(length as usize)].to_vec();
+            // But for the first block, which is written last: what holds another file's beginning was misdirected.
+            let first = data.len().min(SECTOR);
+            data[..first].fill(0);
+            if let Some(file) = self.files.get_mut(&inode).filter(|_| !data.is_empty()) {
+                file.data = data;
+                file.length = length;
+                count += 1;
+            }
+        }
+        count
     }
 
     fn redo(&mut self, operation: &Operation) {
@@ -181,8 +221,9 @@ impl Image {
         }
     }
 
-    fn make_durable(&mut self) {
-        self.pending.clear();
+    fn make_durable(&mut self, loss: Loss) {
+        // What a failed sync left behind is still in the system's memory, and nowhere else.
+        self.pending.retain(|recorded| recorded.clean && loss == Loss::Process);
         self.durable_names = self.names.clone();
         self.drop_unnamed();
     }
@@ -202,7 +243,7 @@ mod tests {
 
     use atomix_storage_file::Disk;
 
-    use super::super::random::Component;
+    use super::super::disk::Call;
     use super::*;
 
     fn read(disk: &mut SimDisk, name: &str) -> Option<Vec<u8>> {
@@ -217,7 +258,8 @@ mod tests {
         let one = |seed| {
             let mut disk = SimDisk::default();
             prepare(&mut disk);
-            disk.crash(Loss::Power, tearing, &mut Random::stream(seed, Component::Disk, 0));
+            let wear = Wear { tearing, recycling: false };
+            disk.crash(Loss::Power, wear, &mut Random::of(seed));
             read(&mut disk, "a")
         };
         (0..200).map(one).collect()
@@ -293,7 +335,50 @@ mod tests {
         make(&mut disk);
         disk.rename("a", "b").unwrap();
         disk.write_at("b", 0, &[b"new?"]).unwrap();
-        disk.crash(Loss::Process, true, &mut Random::stream(1, Component::Disk, 0));
+        disk.crash(Loss::Process, Wear::default(), &mut Random::of(1));
         assert_eq!((read(&mut disk, "a"), read(&mut disk, "b")), (None, Some(b"new?".to_vec())));
+    }
+
+    #[test]
+    fn what_a_failed_sync_left_behind_is_read_but_never_synced() {
+        let found: BTreeSet<Option<Vec<u8>>> = (0..200)
+            .map(|seed| {
+                let mut disk = SimDisk::default();
+                make(&mut disk);
+                disk.write_at("a", 0, &[b"new?"]).unwrap();
+                disk.fail_next(Some(Call::Sync));
+                disk.sync("a").unwrap_err();
+                assert!(disk.has_failed());
+                let random = &mut Random::of(seed);
+                disk.crash(Loss::Process, Wear::default(), random);
+                assert_eq!(read(&mut disk, "a"), Some(b"new?".to_vec()), "from the system's memory");
+                // A sync does not write it, but what is written over it.
+                disk.write_at("a", 2, &[b"X"]).unwrap();
+                disk.sync("a").unwrap();
+                disk.crash(Loss::Power, Wear::default(), random);
+                read(&mut disk, "a")
+            })
+            .collect();
+        assert_eq!(found, BTreeSet::from([Some(b"olX!".to_vec()), Some(b"neX?".to_vec())]));
+    }
+
+    #[test]
+    fn a_new_file_may_show_what_its_blocks_held() {
+        let found: BTreeSet<Option<Vec<u8>>> = (0..200)
+            .map(|seed| {
+                let mut disk = SimDisk::default();
+                disk.allocate("b", 1_024).unwrap();
+                disk.write_at("b", 600, &[b"old!"]).unwrap();
+                disk.sync("b").unwrap();
+                disk.sync_dir().unwrap();
+                disk.allocate("a", 1_024).unwrap();
+                disk.write_at("a", 600, &[b"X"]).unwrap();
+                let wear = Wear { tearing: false, recycling: true };
+                disk.crash(Loss::Power, wear, &mut Random::of(seed));
+                let mut bytes = [0; 4];
+                disk.read_at("a", 600, &mut bytes).ok().map(|length| bytes[..length].to_vec())
+            })
+            .collect();
+        assert!(found.contains(&Some(b"Xld!".to_vec())), "{found:?}");
     }
 }

@@ -1,67 +1,99 @@
 //! Bare consensus: its messages, which may be lost, doubled and late, and those who propose to it.
 
+use atomix_protocol::codec::Frame;
 use atomix_protocol::peer::PeerMessage;
+use atomix_protocol::{GroupId, ServerId};
 use atomix_raft::Input as RaftInput;
 
-use super::checker::{Check, id_of};
+use super::checker::{Broken, Check};
 use super::faults::Class;
+use super::frames::Parcel;
 use super::network::Node;
 use super::server::{Input, Machine};
 use super::settings::Time;
 use super::world::{Event, World};
 
 impl World {
-    pub(super) fn send_message(
-        &mut self,
-        from: Node,
-        to: atomix_protocol::ServerId,
-        message: PeerMessage,
-    ) -> Check {
-        let to = (to.0 as usize).saturating_sub(1);
-        self.checker.sent(from, to, &message)?;
-        if to >= self.servers.len() || self.network.is_blocked(from, to) {
+    pub(super) fn send_message(&mut self, from: Node, to: ServerId, message: PeerMessage) -> Check {
+        self.checker.sent(from, Some(to), &message)?;
+        self.check_message_bounds(from, &message)?;
+        let (Some(sender), Some(node)) = (self.servers[from].id, self.node_of(to)) else { return Ok(()) };
+        if self.network.is_blocked(from, node) {
             return Ok(());
         }
-        let delay = self.network.delay();
-        let random = &mut self.randoms.message;
-        if self.swarm.duplicates > 0.0 && random.chance(self.swarm.duplicates) && self.faults_on {
-            self.duplicate(from, to, &message, delay);
+        let delay = self.network.delay() + self.network.extra(from, node);
+        let bytes = Frame::Peer(message.clone()).encode(GroupId::DEFAULT);
+        let parcel = Parcel { from, sender, to: node, receiver: to, bytes, late: false };
+        if self.faults_on {
+            self.repeat(&parcel, &message, delay);
         }
         let random = &mut self.randoms.message;
         if self.swarm.loss > 0.0 && random.chance(self.swarm.loss) && self.faults_on {
             self.coverage.fault(Class::N1);
             return Ok(());
         }
-        self.after(delay, Event::Message { from, to, message: Box::new(message), late: false });
+        self.after(delay, Event::Message(Box::new(parcel)));
         Ok(())
     }
 
-    /// A message comes again: soon, or when terms have passed. Acknowledgements of another age are the ones that could be believed.
-    fn duplicate(&mut self, from: Node, to: Node, message: &PeerMessage, delay: Time) {
-        let is_answer = matches!(message, PeerMessage::AppendEntriesReply(_));
+    /// A message comes again: soon, or when terms have passed. Acknowledgements of another age, and words that begin
+    /// campaigns, are the ones that could be believed.
+    fn repeat(&mut self, parcel: &Parcel, message: &PeerMessage, delay: Time) {
+        let rate = self.swarm.duplicates;
+        let (class, rate, times, late) = match message {
+            PeerMessage::PreVoteReply(_) if self.swarm.has(Class::N8) => (Class::N8, 0.5, 1, 0.8),
+            PeerMessage::TimeoutNow(_) if self.swarm.has(Class::M16) => (Class::M16, 0.8, 2, 0.8),
+            PeerMessage::AppendEntriesReply(_) => (Class::N2, rate, 3, 0.8),
+            _ => (Class::N2, rate, 1, 0.2),
+        };
+        if rate == 0.0 || !self.randoms.message.chance(rate) {
+            return;
+        }
         let latest = 6 * self.settings.longest_election();
-        for _ in 0..if is_answer { 3 } else { 1 } {
+        for _ in 0..times {
             let random = &mut self.randoms.message;
-            let late = random.chance(if is_answer { 0.8 } else { 0.2 });
+            let late = random.chance(late);
             let later = if late { random.below(latest) } else { random.below(delay + 1) };
-            self.coverage.fault(Class::N2);
-            let message = Box::new(message.clone());
-            self.after(delay + later, Event::Message { from, to, message, late });
+            self.coverage.fault(class);
+            let parcel = Parcel { late, ..parcel.clone() };
+            self.after(delay + later, Event::Message(Box::new(parcel)));
         }
     }
 
-    pub(super) fn on_message(&mut self, from: Node, to: Node, message: PeerMessage, late: bool) -> Check {
+    /// The server that has an id now, if its process runs.
+    pub(super) fn node_of(&self, id: ServerId) -> Option<Node> {
+        self.servers
+            .iter()
+            .find(|server| server.raft().is_some_and(|raft| raft.server() == id))
+            .map(|s| s.number)
+    }
+
+    pub(super) fn on_message(&mut self, parcel: Parcel) -> Check {
+        let Parcel { from, sender, to, receiver, late, .. } = parcel;
         if late {
             self.deaf.remove(&to);
         } else if self.network.is_blocked(from, to) {
             return Ok(());
         }
+        // Whoever has another id by now would have refused the handshake (I5).
+        if self.servers[to].raft().is_none_or(|raft| raft.server() != receiver) {
+            return Ok(());
+        }
+        if self.is_damaged(&parcel)? {
+            return Ok(());
+        }
+        let message = match Frame::decode(&parcel.bytes) {
+            Ok(Frame::Peer(message)) => message,
+            other => {
+                return Err(Broken { name: "X2", detail: format!("a sound frame is read as {other:?}") });
+            }
+        };
         self.note(from as u64);
-        self.give(to, Input::Raft(RaftInput::Received { from: id_of(from), message }))
+        self.give(to, Input::Raft(RaftInput::Received { from: sender, message }))
     }
 
     pub(super) fn on_link(&mut self, at: Node, other: Node, up: bool) -> Check {
-        let other = id_of(other);
+        let Some(other) = self.servers[other].id else { return Ok(()) };
         let input =
             if up { RaftInput::LinkOpened { to: other } } else { RaftInput::LinkClosed { from: other } };
         self.give(at, Input::Raft(input))

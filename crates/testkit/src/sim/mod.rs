@@ -1,51 +1,75 @@
 //! The simulator: whole clusters with their clients in one thread, on a simulated clock, network and disk.
 //!
-//! Deliberately not inside: Raft, session or retry logic. What is stepped is what ships: the whole engine with the real log
-//! code, the real registry and the real client cores ([`Profile::Full`]), or bare consensus over the real log code
-//! ([`Profile::Core`]), which here also loses, doubles and reorders single messages.
+//! Deliberately not inside: Raft, session or retry logic. What is stepped is what ships: the whole engine with the
+//! real log code, the real registry and the real client cores ([`Profile::Full`]), or bare consensus over the real
+//! log code ([`Profile::Core`]), which here also loses, doubles and reorders single messages.
 //!
-//! A seed decides everything. Each seed first draws a cluster, its limits and the classes of faults that it will have; then it
-//! runs under faults, is healed, must show that it lives, and loses power as a whole. After every step the server that stepped is
-//! compared with shared ground truth; a violation names the invariant, the time and the server.
+//! A seed decides everything. Each seed first draws a cluster, its limits and the classes of faults that it will
+//! have; then it runs under faults, is healed, must show that it lives, and loses power as a whole. After every step
+//! the server that stepped is compared with shared ground truth; a violation names the invariant, the time and the
+//! server.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `world` `steps` `messages` `users` | the queue of events; how servers, bare consensus and clients step |
-//! | `phases` | faults, healing, liveness, scans |
+//! | `world` `server` `bare` `steps` `messages` `users` | the queue of events; how servers, bare consensus and clients step |
+//! | `phases` `majority` | faults, healing, liveness, scans; a majority on its own |
 //! | `network` `disk` `loss` `clock` `storage` | what is simulated |
-//! | `faults` `inject` `usurp` | what goes wrong |
-//! | `checker` `ledger` | what must hold of servers all the same |
+//! | `faults` `plan` `numbers` | what goes wrong and when; how a plan says it |
+//! | `shrink` | makes a failing plan smaller |
+//! | `inject` `cuts` `crashes` `ills` `usurp` `standstill` | how it strikes and ends |
+//! | `operator` `wishes` `members` `console` | changes of the configuration and of the leader, and who asks for them |
+//! | `hostile` `impostor` `frames` `situations` | absurd messages, false identities, damaged frames, what clients are in the middle of |
+//! | `checker` `ledger` `membership` `configurations` `bounds` | what must hold of servers all the same |
 //! | `model` `twin` `twin_lock` `twin_map` | the sequential twin: what each committed entry does, replies, and tells |
 //! | `client` `contender` `watcher` `proposals` | who uses it: as writer and reader, for locks, for events, and bare |
 //! | `answers` | what must hold of whatever a client is told |
 //! | `operation` `map_operation` | what is asked |
 //! | `guarded` `inspect` | what locks guard, and a look at the locks themselves |
-//! | `coverage` `trace` `random` `settings` | what was met, said and drawn |
+//! | `coverage` `marks` `trace` `random` `settings` | what was met, said and drawn |
 
 mod answers;
 mod bare;
+mod bounds;
 mod checker;
 mod client;
 mod clock;
+mod configurations;
+mod console;
 mod contender;
 mod coverage;
+mod crashes;
+mod cuts;
 mod disk;
 mod faults;
+mod frames;
 mod guarded;
+mod hostile;
+mod ills;
+mod impostor;
 mod inject;
 mod inspect;
 mod ledger;
 mod loss;
+mod majority;
 mod map_operation;
+mod marks;
+mod members;
+mod membership;
 mod messages;
 mod model;
 mod network;
+mod numbers;
 mod operation;
+mod operator;
 mod phases;
+mod plan;
 mod proposals;
 mod random;
 mod server;
 mod settings;
+mod shrink;
+mod situations;
+mod standstill;
 mod steps;
 mod storage;
 mod trace;
@@ -55,6 +79,7 @@ mod twin_map;
 mod users;
 mod usurp;
 mod watcher;
+mod wishes;
 mod world;
 
 use std::fmt;
@@ -63,6 +88,8 @@ use std::time::Duration;
 
 pub use coverage::{Coverage, Mark};
 pub use faults::Class;
+pub use plan::{NoPlan, Plan};
+pub use shrink::shrink;
 pub use trace::Verbosity;
 
 use checker::Broken;
@@ -99,6 +126,8 @@ pub struct Options {
     pub trace: Verbosity,
     /// Classes of faults to leave out, to make a failing seed smaller.
     pub without: Vec<Class>,
+    /// What is to happen, instead of what the seed draws; profile, seed and length are the plan's then.
+    pub plan: Option<Plan>,
 }
 
 impl Options {
@@ -109,7 +138,7 @@ impl Options {
             Profile::Full => 20_000,
             Profile::Core => 5_000,
         };
-        Options { profile, events, trace: Verbosity::Silent, without: Vec::new() }
+        Options { profile, events, trace: Verbosity::Silent, without: Vec::new(), plan: None }
     }
 }
 
@@ -132,6 +161,8 @@ pub struct Report {
     pub few_kinds: bool,
     /// A hash of everything that happened: equal for two runs of one seed (I18).
     pub hash: u64,
+    /// All that happened of faults, to be run again.
+    pub plan: Plan,
     /// What was told, line by line.
     pub trace: Vec<String>,
 }
@@ -149,15 +180,24 @@ pub struct Violation {
     pub profile: Profile,
     /// The simulated time.
     pub at: Duration,
+    /// The command that shows it again.
+    pub replay: String,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Violation { name, detail, seed, profile, at } = self;
+        let Violation { name, detail, seed, at, replay, .. } = self;
         let seconds = at.as_secs_f64();
         writeln!(f, "{name} violated in seed {seed} at {seconds:.6} s: {detail}")?;
-        write!(f, "replay: cargo xtask sim --profile {} --seed {seed} --trace", profile.as_str())
+        write!(f, "replay: {replay}")
     }
+}
+
+/// Runs a plan.
+#[must_use]
+pub fn run_plan(plan: &Plan, trace: Verbosity) -> Report {
+    let (profile, events) = (plan.profile, plan.events);
+    run(plan.seed, &Options { profile, events, trace, without: Vec::new(), plan: Some(plan.clone()) })
 }
 
 /// Runs one seed.
@@ -175,7 +215,15 @@ pub fn run(seed: u64, options: &Options) -> Report {
         seed,
         profile: options.profile,
         at: world.elapsed(),
+        replay: match options.plan {
+            Some(_) => "cargo xtask sim --plan FILE --trace".into(),
+            None => {
+                format!("cargo xtask sim --profile {} --seed {seed} --trace", options.profile.as_str())
+            }
+        },
     });
+    let plan = world.plan(options.events);
+    world.coverage.faults_of(Class::N1, world.network.delayed);
     Report {
         seed,
         profile: options.profile,
@@ -184,6 +232,7 @@ pub fn run(seed: u64, options: &Options) -> Report {
         coverage: world.coverage.clone(),
         few_kinds: world.swarm.classes.len() < 2,
         hash: world.fingerprint(),
+        plan,
         trace: world.trace.into_lines(),
         violation,
     }

@@ -94,6 +94,8 @@ pub(super) struct Network {
     latency: (Time, Time),
     /// Probability that a packet is lost and comes again much later (N1).
     loss: f64,
+    /// Nodes whose links take so much longer.
+    slow: BTreeMap<Node, Time>,
     later: Vec<(Time, ConnectionId, Signal)>,
     pub(super) delayed: u64,
 }
@@ -109,6 +111,7 @@ impl Network {
             random: Random::stream(seed, Component::Network, 0),
             latency: settings.latency,
             loss,
+            slow: BTreeMap::new(),
             later: Vec::new(),
             delayed: 0,
         }
@@ -177,6 +180,25 @@ impl Network {
         delay
     }
 
+    /// How many nodes there are.
+    pub(super) fn nodes(&self) -> usize {
+        self.nodes
+    }
+
+    /// All links of a node take so much longer, or no longer.
+    pub(super) fn slow(&mut self, node: Node, extra: Option<Time>) {
+        match extra {
+            Some(extra) => self.slow.insert(node, extra),
+            None => self.slow.remove(&node),
+        };
+    }
+
+    /// How much longer than usual something takes from one node to another.
+    pub(super) fn extra(&self, from: Node, to: Node) -> Time {
+        let of = |node| self.slow.get(node).copied().unwrap_or(0);
+        of(&from).max(of(&to))
+    }
+
     pub(super) fn dial(&mut self, now: Time, node: Node, link: LinkId, to: Node) {
         let id = self.next;
         self.next += 1;
@@ -201,7 +223,8 @@ impl Network {
     }
 
     fn push(&mut self, now: Time, id: ConnectionId, end: usize, item: Item, peer: Reach) {
-        let delay = self.delay();
+        let Some((from, to)) = self.nodes_of(id) else { return };
+        let delay = self.delay() + self.extra(from, to);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.dead || !connection.ends[end].open {
             self.bounce(now, id, 1 - end, peer);
@@ -265,6 +288,11 @@ impl Network {
     pub(super) fn other_end(&self, node: Node, link: LinkId) -> Option<Node> {
         let (id, end) = self.links[node].get(&link)?;
         Some(self.connections.get(id)?.ends[1 - end].node)
+    }
+
+    /// The connection that a link is one end of.
+    pub(super) fn connection_of(&self, node: Node, link: LinkId) -> Option<ConnectionId> {
+        self.links[node].get(&link).map(|(id, _)| *id)
     }
 
     /// Connections of a node, to be broken one by one.

@@ -1,4 +1,5 @@
-//! The phases of a run: faults; all healed, liveness; a scan; the power goes everywhere; another scan.
+//! The phases of a run: faults; a majority on its own; all healed, liveness; a scan; the power goes everywhere;
+//! another scan.
 
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use super::inspect;
 use super::loss::Loss;
 use super::map_operation::{MapCommand, MapQuery};
 use super::operation::{Command, Place, Query};
+use super::plan::Plan;
+use super::random::{Component, Random};
 use super::server::Machine;
 use super::settings::{MILLISECOND, SECOND, Time};
 use super::world::{Event, World};
@@ -22,10 +25,24 @@ impl World {
     /// All phases.
     pub(super) fn run_phases(&mut self, options: &Options) -> Check {
         self.begin()?;
-        let faulty = options.events / 4 * 3;
-        self.run(LONGEST, |world| world.events >= faulty)?;
+        match &options.plan {
+            Some(plan) => self.run(plan.until, |_| false)?,
+            None => {
+                let faulty = options.events / 4 * 3;
+                self.run(LONGEST, |world| world.events >= faulty)?;
+                // All of this moment, so that a plan can say when it was.
+                self.run(self.now, |_| false)?
+            }
+        };
+        self.healed_at = Some(self.now);
         self.heal()?;
+        self.expect_majority_lives(self.settings.clients + 2)?;
+        self.end_all()?;
         self.expect_leader("after healing")?;
+        if !self.can_serve() {
+            self.trace.change(self.now, || "nothing can ever be created: no more is owed".into());
+            return self.run(self.now + LONGEST, |world| world.events >= options.events).map(|_| ());
+        }
         self.expect_progress(self.settings.clients)?;
         let enough = options.events;
         self.run(self.now + LONGEST, |world| world.events >= enough)?;
@@ -50,22 +67,26 @@ impl World {
         self.trace.change(0, || format!("{:?}", self.settings));
         self.trace.change(0, || format!("{:?}", self.swarm));
         let late = self.swarm.has(Class::Late);
-        for server in 0..self.servers.len() {
+        for server in 0..self.settings.servers {
             let latest = if late { 3 * SECOND } else { 20 * MILLISECOND };
-            let wait = self.randoms.fault.below(latest);
+            let wait = Random::stream(self.seed, Component::Begin, server as u64).below(latest);
             self.after(wait, Event::Boot(server));
             if late {
                 self.coverage.fault(Class::Late);
             }
         }
         for client in 0..self.settings.clients {
-            let wait = self.randoms.fault.below(SECOND);
+            let wait = Random::stream(self.seed, Component::Client, client as u64).below(SECOND);
             self.start_client_after(wait, client);
         }
         if self.profile == Profile::Core {
             self.after(100 * MILLISECOND, Event::Propose);
         }
+        if self.swarm.has(Class::C6) {
+            self.coverage.fault(Class::C6);
+        }
         self.start_faults();
+        self.start_operator();
         Ok(())
     }
 
@@ -85,25 +106,34 @@ impl World {
             .is_some_and(|leader| world.servers[leader].raft().is_some_and(atomix_raft::Raft::is_established))
     }
 
-    /// L1.
-    fn expect_leader(&mut self, when: &str) -> Check {
+    /// By when there must be a leader.
+    pub(super) fn leader_deadline(&self) -> Time {
         // Connections that were cut take a while to be seen as such; bare consensus has none.
         let slack = if self.profile == Profile::Full { self.slack() } else { SECOND };
-        let deadline = self.now + 10 * self.election() + slack;
-        let led = self.run(deadline, Self::leads)?;
+        self.now + 10 * self.election() + slack
+    }
+
+    /// By when something that is asked now must be done.
+    pub(super) fn progress_deadline(&self) -> Time {
+        self.now + 20 * self.election() + self.slack()
+    }
+
+    /// L1.
+    fn expect_leader(&mut self, when: &str) -> Check {
+        let led = self.run(self.leader_deadline(), Self::leads)?;
         hold("L1", led, || format!("no leader {when}: {}", self.describe()))
     }
 
     /// L2: a fresh session's fresh command commits.
-    fn expect_progress(&mut self, client: usize) -> Check {
-        let deadline = self.now + 20 * self.election() + self.slack();
+    pub(super) fn expect_progress(&mut self, client: usize) -> Check {
+        let deadline = self.progress_deadline();
         if self.profile == Profile::Core {
             let count = self.proposals.count();
             let done = self.run(deadline, |world| world.proposals.count() > count)?;
             return hold("L2", done, || format!("no proposal is acknowledged: {}", self.describe()));
         }
         // A full house is no want of progress: somebody has to leave first.
-        let full = self.settings.server_sessions <= self.settings.clients + 1;
+        let full = self.settings.server_sessions <= self.settings.clients + 2;
         if full {
             for other in (0..self.clients.len()).filter(|other| *other != client) {
                 self.stop_client(other);
@@ -193,7 +223,7 @@ impl World {
 
     /// Nor has any server.
     fn expect_no_watches(&self) -> Check {
-        for server in self.servers.iter().filter(|server| !server.wiped) {
+        for server in self.servers.iter().filter(|server| self.belongs(server.number)) {
             let Some(Machine::Full(engine)) = server.process.as_ref().map(|process| &process.machine) else {
                 continue;
             };
@@ -217,16 +247,18 @@ impl World {
             self.quiet = true;
         }
         let equal = self.run(deadline, |world| {
-            let mut views = world.servers.iter().filter(|server| !server.wiped).map(|server| {
+            let members = world.servers.iter().filter(|server| world.belongs(server.number));
+            let mut views = members.map(|server| {
                 let raft = server.raft()?;
-                Some((raft.last(), raft.commit_index(), raft.applied_index()))
+                let settled = raft.configuration().outgoing_voters.is_none();
+                settled.then_some((raft.last(), raft.commit_index(), raft.applied_index()))
             });
             let Some(Some(first)) = views.next() else { return false };
             first.0.index == first.1 && first.1 == first.2 && views.all(|view| view == Some(first))
         })?;
         hold("L3", equal, || format!("servers stay different: {}", self.describe()))?;
         for server in 0..self.servers.len() {
-            if !self.servers[server].wiped
+            if self.belongs(server)
                 && let Some(applied) = self.servers[server].raft().map(atomix_raft::Raft::applied_index)
             {
                 self.force_compare(server, applied)?;
@@ -264,13 +296,16 @@ impl World {
 
     fn cut_power_everywhere(&mut self) -> Check {
         self.coverage.fault(Class::P9);
+        let mut random = Random::stream(self.seed, Component::End, 0);
         for server in 0..self.servers.len() {
-            self.crash(server, Loss::Power, true);
+            self.crash(server, Loss::Power, true, &mut random);
         }
         self.run(self.now + 10 * MILLISECOND, |_| false)?;
         for server in 0..self.servers.len() {
-            let wait = self.randoms.fault.below(50 * MILLISECOND);
-            self.after(wait, Event::Boot(server));
+            let wait = random.below(50 * MILLISECOND);
+            if self.servers[server].has_begun() {
+                self.after(wait, Event::Boot(server));
+            }
         }
         Ok(())
     }
@@ -303,6 +338,20 @@ impl World {
         };
         let servers: Vec<String> = self.servers.iter().map(one).collect();
         format!("committed {}; {}", self.checker.ledger.last(), servers.join(" "))
+    }
+
+    /// What happened, as far as it did.
+    pub(super) fn plan(&self, events: u64) -> Plan {
+        let numbers = self.settings.numbers().into_iter();
+        Plan {
+            profile: self.profile,
+            seed: self.seed,
+            events,
+            until: self.healed_at.unwrap_or(self.now),
+            settings: numbers.map(|(name, value)| (name.to_owned(), value)).collect(),
+            rates: self.swarm.rates(),
+            faults: self.struck.clone(),
+        }
     }
 
     /// Whether a run is worth comparing: its hash, and what it counted.

@@ -9,8 +9,7 @@ pub(super) enum Component {
     Settings = 1,
     Swarm,
     Network,
-    Disk,
-    Storage,
+    Storage = 5,
     Client,
     Workload,
     Clock,
@@ -21,6 +20,13 @@ pub(super) enum Component {
     Watcher,
     Guarded,
     Side,
+    Begin,
+    End,
+    Majority,
+    Operator,
+    Frames,
+    Hostile,
+    Lease,
 }
 
 /// Mixes two numbers into one that looks like neither (the finaliser of SplitMix64).
@@ -39,6 +45,11 @@ impl Random {
     /// The stream of the `n`-th of its kind of component.
     pub(super) fn stream(seed: u64, component: Component, n: u64) -> Self {
         Random(Xoshiro256PlusPlus::seed_from_u64(mix(mix(seed, component as u64), n)))
+    }
+
+    /// The stream of something that has a seed of its own.
+    pub(super) fn of(seed: u64) -> Self {
+        Random(Xoshiro256PlusPlus::seed_from_u64(seed))
     }
 
     pub(super) fn next(&mut self) -> u64 {

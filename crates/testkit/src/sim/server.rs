@@ -7,6 +7,7 @@ use atomix_collections::map::MapState;
 use atomix_engine::{Engine, Input as EngineInput, Marks as EngineMarks};
 use atomix_protocol::{
     Address, BootNonce, ClusterId, Configuration, Incarnation, Index, LinkId, LocalTime, Member, MemberKind,
+    ServerId,
 };
 use atomix_raft::{Input as RaftInput, Marks as RaftMarks, Raft};
 use atomix_resource::Registry;
@@ -16,10 +17,13 @@ use super::bare::{Bare, Emitted};
 use super::checker::id_of;
 use super::clock::Clock;
 use super::disk::{Job, SimDisk};
+use super::faults::Class;
+use super::ills::Ills;
+use super::loss::Loss;
 use super::network::Reach;
 use super::random::{Component, Random};
 use super::settings::{Settings, Time};
-use super::storage::{Found, Threads};
+use super::storage::{Found, Moment, Threads};
 
 /// What reaches a server.
 #[derive(Debug)]
@@ -50,6 +54,20 @@ pub(super) struct Process {
     pub(super) engine_marks: EngineMarks,
 }
 
+/// How a server will go down.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Armed {
+    pub(super) class: Class,
+    /// In the middle of that.
+    pub(super) moment: Moment,
+    pub(super) loss: Loss,
+    /// The machine answers nothing any more.
+    pub(super) silent: bool,
+    /// Comes back after so long.
+    pub(super) down: Time,
+    pub(super) seed: u64,
+}
+
 /// A server: what survives its processes, and its process, if it runs.
 pub(super) struct Server {
     pub(super) number: usize,
@@ -67,8 +85,23 @@ pub(super) struct Server {
     /// How many times slower its disk is.
     pub(super) slower: u64,
     pub(super) wiped: bool,
-    /// Loses power during the next write, and comes back after so long.
-    pub(super) armed: Option<(bool, Time)>,
+    /// The data directory, as bare consensus' members know it; a whole server draws its own.
+    pub(super) incarnation: Incarnation,
+    /// What bare consensus was given when it joined. Durable.
+    pub(super) given: Option<Configuration>,
+    /// Who it was when it was last seen, with this directory.
+    pub(super) id: Option<ServerId>,
+    /// Whether it asks to be taken in: it was no founder, or lost its directory.
+    pub(super) joins: bool,
+    /// What it wants to be then.
+    pub(super) wants: MemberKind,
+    /// Whether it was receiving a snapshot when it was last seen.
+    pub(super) receives: bool,
+    /// Goes down in the middle of something.
+    pub(super) armed: Option<Armed>,
+    /// Whether its next start is cut short is drawn from what killed it.
+    pub(super) rising: Option<Random>,
+    pub(super) ills: Ills,
     next_job: Job,
     boot: Random,
 }
@@ -82,7 +115,8 @@ pub(super) fn server_at(address: &Address) -> Option<usize> {
 }
 
 impl Server {
-    pub(super) fn new(seed: u64, number: usize, clock: Clock) -> Self {
+    pub(super) fn new(seed: u64, number: usize, clock: Clock, settings: &Settings) -> Self {
+        let founder = number < settings.servers;
         Server {
             number,
             disk: SimDisk::default(),
@@ -95,7 +129,15 @@ impl Server {
             hung: 0,
             slower: 1,
             wiped: false,
+            incarnation: Incarnation(number as u128 + 1),
+            given: founder.then(|| configuration(settings.servers)),
+            id: None,
+            receives: false,
+            joins: !founder,
+            wants: wanted(seed, number),
             armed: None,
+            rising: None,
+            ills: Ills::default(),
             next_job: 1,
             boot: Random::stream(seed, Component::Boot, number as u64),
         }
@@ -123,7 +165,11 @@ impl Server {
         let local = self.clock.read(now);
         let machine = match profile {
             Profile::Full => Machine::Full(Box::new(self.engine(local, settings, found)?)),
-            Profile::Core => Machine::Core(Box::new(self.bare(local, settings, found))),
+            Profile::Core => match self.bare(local, settings, found) {
+                Some(bare) => Machine::Core(Box::new(bare)),
+                // It waits for a configuration with its directory in it (I1).
+                None => return Ok(()),
+            },
         };
         self.epoch += 1;
         self.reach = Reach::Up;
@@ -148,13 +194,28 @@ impl Server {
             appends_in_flight: settings.appends_in_flight,
             append_bytes_in_flight: 8 << 20,
             snapshot_chunk_bytes: settings.snapshot_chunk_bytes,
+            snapshot_bytes_in_flight: 4 * settings.snapshot_chunk_bytes as u64,
+            // Seldom any: who is served from the tail needs no snapshot.
+            log_tail_bytes: if settings.snapshot_log_bytes.is_multiple_of(4) {
+                settings.snapshot_log_bytes / 4
+            } else {
+                0
+            },
             log_memory_bytes: settings.log_memory_bytes,
+            promise: settings.promise,
+            ..atomix_raft::Config::default()
         }
     }
 
     fn engine(&mut self, now: LocalTime, settings: &Settings, found: Found) -> Result<Engine, String> {
-        let bootstrap = (0..settings.servers).map(address_of).collect();
-        let mut options = atomix_engine::Options::new(address_of(self.number), bootstrap);
+        let founders = (0..settings.servers).map(address_of).collect();
+        let mut options = atomix_engine::Options::new(address_of(self.number), founders);
+        if self.joins {
+            let others = (0..settings.servers + settings.operator.spares).filter(|n| *n != self.number);
+            options.join = others.map(address_of).collect();
+            options.bootstrap = Vec::new();
+            options.kind = self.wants;
+        }
         options.raft = Self::raft_config(settings);
         options.handshake_timeout = settings.handshake_timeout;
         options.read_wait = settings.read_wait;
@@ -163,7 +224,7 @@ impl Server {
         options.window = settings.server_window;
         (options.outbox_events, options.outbox_bytes) = settings.demand.outbox;
         options.command_bytes = settings.command_bytes;
-        options.snapshot_log_bytes = settings.snapshot_log_bytes;
+        options.snapshot_log_bytes = self.ills.snapshot_bytes(settings.snapshot_log_bytes);
         options.fresh_incarnation = Incarnation(self.boot.token());
         options.fresh_cluster = ClusterId(self.boot.token());
         options.boot_nonce = BootNonce(self.boot.next());
@@ -180,16 +241,35 @@ impl Server {
         Engine::new(options, recovered, Box::new(registry), now).map_err(|error| error.to_string())
     }
 
-    fn bare(&mut self, now: LocalTime, settings: &Settings, found: Found) -> Bare {
+    fn bare(&mut self, now: LocalTime, settings: &Settings, found: Found) -> Option<Bare> {
+        let configuration = found.recovered.configuration.or_else(|| self.given.clone())?;
+        let id = configuration.member_by_incarnation(self.incarnation)?.id;
         let recovered = atomix_raft::Recovered {
             hard_state: found.recovered.hard_state,
-            configuration: found.recovered.configuration.unwrap_or_else(|| configuration(settings.servers)),
+            configuration,
             snapshot: found.recovered.snapshot,
             entries: found.entries,
         };
         let seed = self.boot.next();
-        let raft = Raft::new(Self::raft_config(settings), id_of(self.number), recovered, seed, now);
-        Bare::new(raft, found.snapshot.as_ref(), settings.snapshot_log_bytes, settings.padding)
+        let snapshot_log_bytes = self.ills.snapshot_bytes(settings.snapshot_log_bytes);
+        let raft = Raft::new(Self::raft_config(settings), id, recovered, seed, now);
+        Some(Bare::new(raft, found.snapshot.as_ref(), snapshot_log_bytes, settings.padding))
+    }
+
+    /// Whether anybody ever started it.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.joins || self.epoch > 0 || self.given.is_some()
+    }
+
+    /// The directory is emptied: what comes up next is another server.
+    pub(super) fn wipe(&mut self) {
+        self.disk.wipe();
+        self.wiped = true;
+        self.incarnation = Incarnation(self.boot.token());
+        self.given = None;
+        self.id = None;
+        self.receives = false;
+        self.joins = true;
     }
 
     /// The process is gone.
@@ -205,9 +285,22 @@ impl Server {
         self.process.as_ref()?.machine.raft()
     }
 
+    /// The configuration in use, if its process takes part.
+    pub(super) fn configuration(&self) -> Option<&Configuration> {
+        self.raft().map(Raft::configuration)
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.process.is_some() && self.paused == 0
     }
+}
+
+/// What most want is to vote.
+fn wanted(seed: u64, number: usize) -> MemberKind {
+    let kinds =
+        [MemberKind::Voter, MemberKind::Voter, MemberKind::Voter, MemberKind::Learner, MemberKind::Reserve];
+    let mut random = Random::stream(seed, Component::Operator, number as u64 + 1);
+    random.pick(&kinds).unwrap_or(MemberKind::Voter)
 }
 
 /// The configuration of a cluster that was formed before time began.

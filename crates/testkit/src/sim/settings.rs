@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::Profile;
 use super::random::{Component, Random};
+use super::wishes::Wishes;
 
 /// Microseconds of simulated time.
 pub(super) type Time = u64;
@@ -51,8 +52,12 @@ pub(super) struct Settings {
     pub(super) batch: Time,
     /// Extra bytes in the core profile's snapshots.
     pub(super) padding: usize,
+    /// How long followers promise to keep to their leader; zero: no reads by lease (R3). Drawn from a stream of its own.
+    pub(super) promise: Duration,
     /// What users want.
     pub(super) demand: Demand,
+    /// What operators want.
+    pub(super) operator: Wishes,
 }
 
 /// What one user does.
@@ -138,6 +143,8 @@ impl Settings {
         let client_window = r.pick(&[2, 4, 16, 1_024]).unwrap_or(16);
         let clients = if profile == Profile::Full { r.range(1, 6) as usize } else { 0 };
         let demand = Demand::draw(seed, clients, session);
+        let mut leases = Random::stream(seed, Component::Lease, 1);
+        let promise = if leases.chance(0.3) { leases.range(shortest / 3, shortest) / 1_000 } else { 0 };
         let calm = demand.calm && profile == Profile::Full;
         let shortest_session = if calm { session.max(2_500 * MILLISECOND) } else { session };
         Settings {
@@ -167,7 +174,9 @@ impl Settings {
             disk_latency: (r.range(20, 200), r.scale(50, 4_000)),
             batch: r.pick(&[0, 0, 100, 1_000]).unwrap_or(0),
             padding: r.pick(&[0, 0, 3_000, 20_000]).unwrap_or(0) as usize,
+            promise: Duration::from_millis(promise),
             demand,
+            operator: Wishes::draw(seed),
         }
     }
 

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use atomix_engine::{Engine, Input as EngineInput, Notice, Output};
 use atomix_protocol::client::EndReason;
 use atomix_protocol::codec::Frame;
-use atomix_protocol::{Address, Index, LinkId};
+use atomix_protocol::{Address, EntryKind, Index, LinkId};
 use bytes::Bytes;
 
 use super::Profile;
@@ -17,6 +17,7 @@ use super::disk::Job;
 use super::faults::Class;
 use super::inspect;
 use super::network::{Node, Reach, Told};
+use super::random::Random;
 use super::server::{Input, Machine, server_at};
 use super::settings::MILLISECOND;
 use super::storage::{Effect, Task};
@@ -91,11 +92,22 @@ impl World {
         }
         let emitted = process.machine.drain(local);
         self.note(server as u64 + emitted.len() as u64 * 8);
+        if self.panics(server) {
+            return Ok(());
+        }
+        if self.stands_still(&emitted) {
+            return self.stand_still(server, emitted);
+        }
+        self.finish_step(server, emitted)
+    }
+
+    pub(super) fn finish_step(&mut self, server: Node, emitted: Vec<Emitted>) -> Check {
         for one in emitted {
             self.carry_out(server, one)?;
         }
         self.settle_network();
         self.observe(server)?;
+        let local = self.servers[server].clock.read(self.now);
         self.check_spin(server, local)?;
         self.set_server_timer(server);
         Ok(())
@@ -112,7 +124,16 @@ impl World {
                 self.coverage.operations += 1;
                 self.proposals.acknowledged(proposal, id, &self.checker.ledger)
             }
-            Emitted::ReadsReady(reads, index) => {
+            Emitted::ReadsReady(reads, index, not_after) => {
+                let at = &mut self.servers[server];
+                let local = at.clock.read(self.now);
+                if not_after.is_some_and(|not_after| local > not_after) {
+                    if let Some(Machine::Core(bare)) = at.process.as_mut().map(|process| &mut process.machine)
+                    {
+                        reads.into_iter().for_each(|read| bare.read_again(local, read));
+                    }
+                    return Ok(());
+                }
                 for read in reads {
                     self.coverage.reads += u64::from(self.proposals.ready(read, index)?);
                 }
@@ -128,6 +149,14 @@ impl World {
                 Ok(())
             }
             Output::Send(link, frame) => self.send(server, link, frame),
+            Output::Answer { link, frame, not_after, read } => {
+                if self.servers[server].clock.read(self.now) <= not_after {
+                    self.send(server, link, frame)
+                } else {
+                    self.late(server, Input::Common(EngineInput::TooLate(read)));
+                    Ok(())
+                }
+            }
             Output::Close(link) => {
                 self.network.close(self.now, server, link);
                 Ok(())
@@ -145,6 +174,7 @@ impl World {
 
     pub(super) fn dial(&mut self, node: Node, link: LinkId, address: &Address) {
         if let Some(to) = server_at(address) {
+            let to = if node < self.servers.len() && self.is_deceived(to) { self.deceive() } else { to };
             self.network.dial(self.now, node, link, to);
         }
     }
@@ -154,6 +184,7 @@ impl World {
             && let Ok(Frame::Peer(message)) = Frame::decode(&frame)
             && let Some(to) = self.network.other_end(server, link)
         {
+            let to = self.servers.get(to).and_then(|to| to.id);
             self.checker.sent(server, to, &message)?;
         }
         if frame.first() == Some(&EVENT)
@@ -165,7 +196,12 @@ impl World {
             self.coverage.fault(Class::N2);
             self.send_frame(server, link, frame.clone());
         }
+        self.check_frame_bounds(server, &frame)?;
+        let event = frame.first() == Some(&EVENT);
         self.send_frame(server, link, frame);
+        if event {
+            self.after_event(server, link);
+        }
         Ok(())
     }
 
@@ -178,10 +214,12 @@ impl World {
     fn on_notice(&mut self, server: Node, notice: &Notice) {
         self.trace.change(self.now, || format!("server {} {notice:?}", id_of(server)));
         match notice {
-            Notice::SnapshotInstalled(_) => self.coverage.mark(Mark::SnapshotInstalled, 1),
+            Notice::SnapshotInstalled(_) => self.installed(),
             Notice::Role { role, term, .. } => {
                 self.note(term.0);
                 if *role == atomix_raft::Role::Leader {
+                    self.leads_now(server);
+                    self.ask_early(server);
                     self.usurped();
                 }
             }
@@ -205,19 +243,24 @@ impl World {
     }
 
     fn start_lane(&mut self, server: Node, lane: usize) -> Check {
+        if self.servers[server].ills.broken {
+            return Ok(());
+        }
+        self.begin_task(server, lane);
         let at = &mut self.servers[server];
         let epoch = at.epoch;
         let Some(process) = at.process.as_mut() else { return Ok(()) };
-        let started = process.threads.start(lane).map_err(|error| Broken {
-            name: "storage",
-            detail: format!("server {}: {error}", id_of(server)),
-        })?;
+        let started = match process.threads.start(lane) {
+            Ok(started) => started,
+            Err(error) => return self.task_fails(server, lane, &error),
+        };
         if let Some(job) = started {
             let (least, mean) = self.settings.disk_latency;
             let wait = (least + self.randoms.storage.exponential(mean)).saturating_mul(at.slower);
-            if let Some((silent, down)) = at.armed.take_if(|_| lane == 0) {
-                let early = self.randoms.storage.below(wait + 1);
-                self.after(early, Event::PowerCut { server, epoch, silent, down });
+            let wait = wait.saturating_mul(at.ills.lanes[lane]);
+            if let Some(armed) = at.armed.take_if(|armed| process.threads.is_at(lane, armed.moment)) {
+                let early = Random::of(armed.seed).below(wait + 1);
+                self.after(early, Event::PowerCut { server, epoch, armed });
             }
             self.after(wait, Event::Lane { server, epoch, lane, job });
         }
@@ -305,10 +348,16 @@ impl World {
         if let Some(deaf) = self.deaf.get_mut(&server).filter(|deaf| self.now - deaf.0 < grace) {
             deaf.1 = raft.term().0;
         }
-        hold("I14", raft.server() == id_of(server), || {
-            format!("server {} calls itself {}", id_of(server), raft.server())
-        })?;
+        self.checker.check_identity(server, raft)?;
         let seen = self.checker.observe(server, raft)?;
+        let (id, receives) = (raft.server(), raft.is_installing());
+        let at = &mut self.servers[server];
+        at.id = Some(id);
+        if receives && !std::mem::replace(&mut at.receives, receives) {
+            self.receiving(server);
+        } else {
+            at.receives = receives;
+        }
         self.take_checker_marks();
         self.extend_model()?;
         if let Some(applied) = seen {
@@ -316,7 +365,7 @@ impl World {
             self.compare_state(server, applied)?;
         }
         self.take_marks(server);
-        Ok(())
+        self.check_server_bounds(server)
     }
 
     fn take_checker_marks(&mut self) {
@@ -330,11 +379,15 @@ impl World {
             let next = self.model.applied().next();
             let Some(committed) = self.checker.ledger.at(next) else { break };
             self.coverage.committed += 1;
+            let entry = committed.entry.clone();
+            if entry.kind == EntryKind::Configuration {
+                self.configured();
+            }
             if self.profile == Profile::Core {
                 self.model.skip(next);
                 continue;
             }
-            let happened = self.model.apply(&committed.entry)?;
+            let happened = self.model.apply(&entry)?;
             if let Some((session, reason)) = happened.ended {
                 self.trace.change(self.now, || format!("session {session} ended: {reason:?}"));
                 self.coverage.mark(Mark::SessionExpired, u64::from(reason == EndReason::Expired));
@@ -396,38 +449,6 @@ impl World {
         let expected: BTreeSet<_> = self.model.open_at(applied).collect();
         hold("I21", found.is_superset(&expected), || format!("{}, of {expected:?}", place()))?;
         hold("I7", found == expected, || format!("{}, must be {expected:?}", place()))
-    }
-}
-
-impl World {
-    /// What the deciders themselves have counted since the last look.
-    fn take_marks(&mut self, server: Node) {
-        let Some(process) = self.servers[server].process.as_mut() else { return };
-        let coverage = &mut self.coverage;
-        if let Some(now) = process.machine.raft().map(|raft| *raft.marks()) {
-            let was = std::mem::replace(&mut process.raft_marks, now);
-            coverage.mark(
-                Mark::ReadWaitedForOwnTerm,
-                now.read_waited_for_own_term - was.read_waited_for_own_term,
-            );
-            coverage.mark(Mark::ReadRoundRepeated, now.read_round_repeated - was.read_round_repeated);
-            coverage.mark(Mark::PreVoteSticky, now.prevote_refused_sticky - was.prevote_refused_sticky);
-            coverage.mark(Mark::CheckQuorum, now.check_quorum_step_down - was.check_quorum_step_down);
-            if self.profile == Profile::Core {
-                coverage.mark(Mark::WindowFull, now.window_full - was.window_full);
-                let deposed = now.leader_deposed_with_requests - was.leader_deposed_with_requests;
-                coverage.mark(Mark::DeposedWithRequests, deposed);
-            }
-        }
-        if let Machine::Full(engine) = &process.machine {
-            let now = *engine.marks();
-            let was = std::mem::replace(&mut process.engine_marks, now);
-            coverage.mark(Mark::RetryAfterFailover, now.retries_after_failover - was.retries_after_failover);
-            coverage.mark(Mark::RetryAfterRestart, now.retries_after_restart - was.retries_after_restart);
-            coverage.mark(Mark::RetryAfterSnapshot, now.retries_after_snapshot - was.retries_after_snapshot);
-            coverage.mark(Mark::DeposedWithRequests, now.deposed_in_flight - was.deposed_in_flight);
-            coverage.mark(Mark::EventResent, now.events_resent - was.events_resent);
-        }
     }
 }
 

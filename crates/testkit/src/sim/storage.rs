@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 
-use atomix_engine::{Input, Output};
+use atomix_engine::{Input, Output, Restoring, Retired};
 use atomix_protocol::peer::SnapshotMeta;
 use atomix_protocol::{Entry, EntryId, Index, ServerId, WriteBatch};
 use atomix_raft::ChunkOutcome;
 use atomix_session::SnapshotSource;
-use atomix_storage::{Recovered, SnapshotWriter, Storage, StorageError, StorageReader};
+use atomix_storage::{Received, Recovered, SnapshotWriter, Storage, StorageError, StorageReader, receive};
 use atomix_storage_file::{FileOptions, FileStorage};
 use bytes::Bytes;
 
@@ -16,7 +16,7 @@ use super::disk::{Job, SimDisk};
 
 /// The threads: the log, snapshots that are written, and everything that is read.
 pub(super) const LANES: usize = 3;
-const LOG: usize = 0;
+pub(super) const LOG: usize = 0;
 const SNAPSHOTS: usize = 1;
 const READS: usize = 2;
 
@@ -30,6 +30,8 @@ pub(super) enum Task {
     Fetch { to: ServerId, from: Index, through: Index, bytes: u64 },
     ReadChunk { to: ServerId, meta: SnapshotMeta, offset: u64, bytes: usize },
     LoadSnapshot(SnapshotMeta),
+    Restore(SnapshotMeta, Restoring),
+    Retire(Retired),
 }
 
 impl Task {
@@ -44,8 +46,21 @@ impl Task {
             Output::Fetch { to, from, through, bytes } => Task::Fetch { to, from, through, bytes },
             Output::ReadChunk { to, meta, offset, bytes } => Task::ReadChunk { to, meta, offset, bytes },
             Output::LoadSnapshot(meta) => Task::LoadSnapshot(meta),
+            Output::Restore(meta, restoring) => Task::Restore(meta, restoring),
+            Output::Retire(retired) => Task::Retire(retired),
             other => return Err(format!("{other:?}")),
         })
+    }
+
+    /// What it writes, if it does.
+    pub(super) fn moment(&self) -> Option<Moment> {
+        match self {
+            Task::Write(..) => Some(Moment::Write),
+            Task::Publish(_) => Some(Moment::Publish),
+            Task::Compact(_) => Some(Moment::Compact),
+            _ if self.lane() == SNAPSHOTS => Some(Moment::Snapshot),
+            _ => None,
+        }
     }
 
     pub(super) fn lane(&self) -> usize {
@@ -53,8 +68,21 @@ impl Task {
             Task::Write(..) | Task::Publish(_) | Task::Compact(_) => LOG,
             Task::TakeSnapshot(..) | Task::WriteChunk { .. } => SNAPSHOTS,
             Task::Fetch { .. } | Task::ReadChunk { .. } | Task::LoadSnapshot(_) => READS,
+            Task::Restore(..) | Task::Retire(_) => READS,
         }
     }
+}
+
+/// What a thread writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// A batch.
+    Write,
+    /// A batch that begins a segment.
+    Roll,
+    Compact,
+    Publish,
+    Snapshot,
 }
 
 /// What is true once a task is done, apart from what the server is told.
@@ -72,6 +100,7 @@ pub(super) struct Running {
     pub(super) effect: Effect,
     pub(super) report: Option<Input>,
     takes_snapshot: bool,
+    moment: Option<Moment>,
 }
 
 #[derive(Default)]
@@ -129,7 +158,7 @@ impl Threads {
     pub(super) fn push(&mut self, task: Task) -> usize {
         let lane = task.lane();
         // A snapshot that is received stops an own one from being taken.
-        if matches!(task, Task::WriteChunk { offset: 0, .. }) {
+        if matches!(task, Task::WriteChunk { .. }) {
             self.lanes[lane].queue.retain(|task| !matches!(task, Task::TakeSnapshot(..)));
             if let Some(running) = self.lanes[lane].running.as_mut().filter(|running| running.takes_snapshot)
             {
@@ -150,10 +179,31 @@ impl Threads {
         self.next_job += 1;
         self.disk.begin(job);
         let takes_snapshot = matches!(task, Task::TakeSnapshot(..));
+        let moment = task.moment();
         let (effect, report) = self.carry_out(task)?;
         self.disk.end();
-        self.lanes[lane].running = Some(Running { job, effect, report, takes_snapshot });
+        self.lanes[lane].running = Some(Running { job, effect, report, takes_snapshot, moment });
         Ok(Some(job))
+    }
+
+    /// What an idle thread does next.
+    pub(super) fn next(&self, lane: usize) -> Option<&Task> {
+        self.lanes[lane].queue.front().filter(|_| self.lanes[lane].running.is_none())
+    }
+
+    /// Whether a thread is in the middle of something like that.
+    pub(super) fn is_at(&self, lane: usize, moment: Moment) -> bool {
+        let Some(running) = &self.lanes[lane].running else { return false };
+        match moment {
+            Moment::Write => lane == LOG,
+            Moment::Roll => lane == LOG && self.disk.has_allocated(running.job),
+            other => running.moment == Some(other),
+        }
+    }
+
+    /// Whether nothing is written any more.
+    pub(super) fn is_poisoned(&mut self) -> bool {
+        self.storage.compact(Index::ZERO).is_err()
     }
 
     /// What the threads are at.
@@ -187,7 +237,11 @@ impl Threads {
                 (Effect::None, Input::SnapshotTaken(self.take(meta, source)?))
             }
             Task::WriteChunk { meta, offset, data, done } => {
-                let outcome = self.write_chunk(&meta, offset, &data, done)?;
+                let outcome = match receive(self.writer.as_mut(), &meta, offset, &data, done)? {
+                    Received::Next(next) => ChunkOutcome::Next(next),
+                    Received::Whole => ChunkOutcome::Whole,
+                    Received::Bad => ChunkOutcome::Bad,
+                };
                 (Effect::None, Input::ChunkWritten { last: meta.last, outcome })
             }
             Task::Fetch { to, from, through, bytes } => {
@@ -201,6 +255,14 @@ impl Threads {
             Task::LoadSnapshot(meta) => {
                 let bytes = load(self.reader.as_mut(), &meta)?;
                 (Effect::None, Input::SnapshotLoaded(meta.last, bytes))
+            }
+            Task::Restore(meta, restoring) => {
+                let bytes = load(self.reader.as_mut(), &meta)?;
+                (Effect::None, Input::Restored(meta.last, restoring.read(&bytes)))
+            }
+            Task::Retire(retired) => {
+                drop(retired);
+                return Ok((Effect::None, None));
             }
         };
         Ok((effect, Some(report)))
@@ -222,31 +284,6 @@ impl Threads {
         let meta = SnapshotMeta { size, checksum, ..meta };
         self.writer.finish(&meta)?;
         Ok(meta)
-    }
-
-    fn write_chunk(
-        &mut self,
-        meta: &SnapshotMeta,
-        offset: u64,
-        data: &[u8],
-        done: bool,
-    ) -> Result<ChunkOutcome, StorageError> {
-        if offset == 0 {
-            self.writer.begin(meta.last)?;
-        }
-        let (written, _) = self.writer.written();
-        if written != offset {
-            return Ok(ChunkOutcome::Next(written));
-        }
-        self.writer.write(data)?;
-        if !done {
-            return Ok(ChunkOutcome::Next(offset + data.len() as u64));
-        }
-        match self.writer.finish(meta) {
-            Ok(()) => Ok(ChunkOutcome::Whole),
-            Err(StorageError::BadSnapshot(_)) => Ok(ChunkOutcome::Bad),
-            Err(other) => Err(other),
-        }
     }
 }
 

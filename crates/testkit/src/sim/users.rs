@@ -6,6 +6,7 @@ use atomix_session::core::{Input, Output};
 use super::checker::{Check, hold};
 use super::contender::Guard;
 use super::coverage::Mark;
+use super::faults::Class;
 use super::model;
 use super::network::Told;
 use super::server::address_of;
@@ -17,7 +18,7 @@ const SPINS: u32 = 2_000;
 impl World {
     /// A client's process comes up, or opens another session.
     pub(super) fn start_client(&mut self, number: usize) -> Check {
-        let servers = (0..self.settings.servers).map(address_of).collect();
+        let servers = (0..self.servers.len()).map(address_of).collect();
         let client = &mut self.clients[number];
         let local = client.clock.read(self.now);
         client.start(local, &self.settings, servers);
@@ -96,8 +97,9 @@ impl World {
                 return Ok(());
             }
             Output::Send(link, frame) => {
+                let kind = Self::kind_of(&frame);
                 self.send_frame(node, link, frame);
-                return Ok(());
+                return self.after_client_frame(number, link, kind);
             }
             Output::Close(link) => {
                 self.close_link(node, link);
@@ -184,9 +186,19 @@ impl World {
             self.start_client_after(wait, number);
             return Ok(());
         }
+        self.mishap(number)?;
+        let client = &self.clients[number];
+        if client.epoch != epoch {
+            return Ok(());
+        }
         let local = client.clock.read(self.now);
         let (client, mut shared) = self.client_and_shared(number);
+        let lagged = shared.coverage.marks(Mark::StreamLagged);
         client.act(local, &mut shared)?;
+        for _ in lagged..self.coverage.marks(Mark::StreamLagged) {
+            self.coverage.fault(Class::S18);
+        }
+        let client = &mut self.clients[number];
         let writes = std::mem::take(&mut client.writes);
         self.after(wait, Event::Think { client: number, epoch });
         for guard in writes {

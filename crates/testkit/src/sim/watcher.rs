@@ -73,6 +73,11 @@ impl Watcher {
         None
     }
 
+    /// How many watches it has, or asked for.
+    pub(super) fn watches(&self) -> usize {
+        self.watches.len()
+    }
+
     pub(super) fn watching(&mut self, watch: Sequence) {
         self.watches.push(watch);
     }

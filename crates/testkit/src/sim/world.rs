@@ -1,26 +1,31 @@
 //! The world: simulated time, a queue of events, and who is struck by them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use atomix_protocol::Index;
-use atomix_protocol::peer::PeerMessage;
+use atomix_protocol::{Configuration, Index};
 use atomix_raft::Role;
 
+use super::bare::Emitted;
 use super::checker::{Broken, Check, Checker};
 use super::client::{Client, Shared};
 use super::clock::Clock;
+use super::console::Console;
 use super::contender::Guard;
 use super::coverage::Coverage;
 use super::disk::Job;
-use super::faults::{Class, Generator, Swarm};
+use super::faults::{Class, Planned, Source, Swarm};
+use super::frames::Parcel;
 use super::guarded::Guarded;
+use super::impostor::Impostor;
 use super::inject::Ending;
 use super::model::Model;
 use super::network::{ConnectionId, Network, Node, Reach, Signal};
+use super::operator::Step;
+use super::plan;
 use super::proposals::Proposals;
 use super::random::{Component, Random, mix};
-use super::server::Server;
+use super::server::{Armed, Server};
 use super::settings::{DRIFT, SECOND, Settings, Time};
 use super::trace::Trace;
 use super::{Options, Profile};
@@ -33,12 +38,22 @@ const BURST: u64 = 6;
 pub(super) enum Event {
     /// To a connection.
     Network(ConnectionId, Signal),
-    /// A message of bare consensus arrives; a late one was beyond any cut long ago.
-    Message { from: Node, to: Node, message: Box<PeerMessage>, late: bool },
+    /// A message of bare consensus arrives.
+    Message(Box<Parcel>),
+    /// A server without a configuration is given one.
+    Form(Node, Box<Configuration>),
+    /// What a client is in the middle of goes wrong.
+    Mishap(Class),
+    /// Somebody hostile says something.
+    Hostile,
+    /// An operator wants something.
+    Operate(Step),
     /// A link of bare consensus is up, or is no more.
     Link { at: Node, other: Node, up: bool },
     /// A node's deadline.
     Timer { node: Node, epoch: u32 },
+    /// A machine that stood still behind a batch goes on: what came of that is carried out.
+    Resume { server: Node, epoch: u32, emitted: Vec<Emitted> },
     /// A server looks at its inbox.
     Wake { server: Node, epoch: u32 },
     /// A storage thread's task is over.
@@ -54,7 +69,7 @@ pub(super) enum Event {
     /// A fault ends.
     End(u64),
     /// A server loses power in the middle of a write.
-    PowerCut { server: Node, epoch: u32, silent: bool, down: Time },
+    PowerCut { server: Node, epoch: u32, armed: Armed },
     /// A server's process comes up.
     Boot(Node),
     /// A client's process comes up, unless something else happened to it since.
@@ -62,7 +77,7 @@ pub(super) enum Event {
     /// A holder's write reaches what its lock guards.
     Write(Guard),
     /// A leader goes in the middle of something.
-    Usurp(Node),
+    Usurp(Node, u64),
 }
 
 struct Scheduled {
@@ -93,6 +108,7 @@ impl Ord for Scheduled {
 
 /// Everything.
 pub(super) struct World {
+    pub(super) seed: u64,
     pub(super) profile: Profile,
     pub(super) settings: Settings,
     pub(super) swarm: Swarm,
@@ -109,16 +125,26 @@ pub(super) struct World {
     pub(super) completed: Index,
     pub(super) guarded: Guarded,
     pub(super) proposals: Proposals,
+    pub(super) console: Console,
+    pub(super) impostor: Impostor,
     pub(super) coverage: Coverage,
     pub(super) trace: Trace,
-    pub(super) generators: Vec<Generator>,
+    pub(super) sources: Vec<Source>,
+    /// By source: what strikes next.
+    pub(super) next_faults: Vec<Option<Planned>>,
+    /// What has struck.
+    pub(super) struck: Vec<Planned>,
     pub(super) active: BTreeMap<u64, Ending>,
+    /// Who stays down whatever else was to happen.
+    pub(super) left_out: BTreeSet<Node>,
     pub(super) next_ending: u64,
     /// Servers that hear nobody: since when, in which term and process.
     pub(super) deaf: BTreeMap<Node, (Time, u64, u32)>,
     pub(super) faults_on: bool,
-    /// A leader is going while it ends a session.
-    pub(super) usurping: bool,
+    /// When all was healed.
+    pub(super) healed_at: Option<Time>,
+    /// A leader is going while it ends a session: what follows is drawn from this.
+    pub(super) usurping: Option<u64>,
     /// Nobody proposes.
     pub(super) quiet: bool,
     pub(super) randoms: Randoms,
@@ -127,33 +153,37 @@ pub(super) struct World {
 /// The world's own streams.
 #[derive(Debug)]
 pub(super) struct Randoms {
-    pub(super) disk: Random,
     pub(super) storage: Random,
-    pub(super) fault: Random,
     pub(super) message: Random,
     pub(super) workload: Random,
     pub(super) guarded: Random,
     pub(super) side: Random,
+    pub(super) operator: Random,
+    pub(super) frames: Random,
+    pub(super) hostile: Random,
+    pub(super) lease: Random,
 }
 
 impl World {
     pub(super) fn new(seed: u64, options: &Options) -> World {
         let profile = options.profile;
-        let settings = Settings::draw(seed, profile);
-        let swarm = Swarm::draw(seed, profile, &settings, &options.without);
+        let (settings, swarm, sources) = plan::begin(seed, options);
         let mut clocks = Random::stream(seed, Component::Clock, 0);
         let mut clock = || {
             let rate = 1.0 - DRIFT + 2.0 * DRIFT * clocks.unit();
             let shown = clocks.below(1_000 * SECOND);
             Clock::new(shown, if swarm.has(Class::C2) { rate } else { 1.0 })
         };
-        let servers = (0..settings.servers).map(|n| Server::new(seed, n, clock())).collect();
-        // One more for the user who comes when all is healed, and one for the last scan.
-        let clients = if profile == Profile::Full { settings.clients + 2 } else { 0 };
+        let all = settings.servers + settings.operator.spares;
+        let servers = (0..all).map(|n| Server::new(seed, n, clock(), &settings)).collect();
+        // One more each for the users who come when all is healed, for the last scan, and when a majority is on its own.
+        let clients = if profile == Profile::Full { settings.clients + 3 } else { 0 };
         let clients: Vec<Client> = (0..clients).map(|n| Client::new(seed, n, clock(), &settings)).collect();
-        let nodes = settings.servers + clients.len();
+        // And an operator's console, and an impostor.
+        let nodes = all + clients.len() + 2;
         let stream = |component| Random::stream(seed, component, u64::MAX);
         World {
+            seed,
             profile,
             now: 0,
             events: 0,
@@ -163,28 +193,36 @@ impl World {
             servers,
             clients,
             network: Network::new(seed, nodes, &settings, swarm.loss),
-            checker: Checker::new(settings.servers),
+            checker: Checker::new(all),
             model: Model::new(settings.server_sessions, settings.server_window),
             completed: Index::ZERO,
             guarded: Guarded::default(),
             proposals: Proposals::new(seed),
+            console: Console::default(),
+            impostor: Impostor::default(),
             coverage: Coverage::default(),
             trace: Trace::new(options.trace),
-            generators: swarm.generators(seed),
+            next_faults: vec![None; sources.len()],
+            sources,
+            struck: Vec::new(),
             active: BTreeMap::new(),
+            left_out: BTreeSet::new(),
             next_ending: 0,
             deaf: BTreeMap::new(),
             faults_on: true,
-            usurping: false,
+            healed_at: None,
+            usurping: None,
             quiet: false,
             randoms: Randoms {
-                disk: stream(Component::Disk),
                 storage: stream(Component::Storage),
-                fault: stream(Component::Fault),
                 message: stream(Component::Network),
                 workload: stream(Component::Workload),
                 guarded: stream(Component::Guarded),
                 side: stream(Component::Side),
+                operator: stream(Component::Operator),
+                frames: stream(Component::Frames),
+                hostile: stream(Component::Hostile),
+                lease: stream(Component::Lease),
             },
             settings,
             swarm,
@@ -212,7 +250,8 @@ impl World {
             }
             let Some(Reverse(next)) = self.queue.pop() else { return Ok(false) };
             self.now = next.time;
-            self.events += 1;
+            // A fault that strikes no more is no event: a plan without it must be as long.
+            self.events += u64::from(!matches!(next.event, Event::Fault(_)));
             self.handle(next.event)?;
         }
         Ok(true)
@@ -226,19 +265,25 @@ impl World {
     fn handle(&mut self, event: Event) -> Check {
         match event {
             Event::Network(connection, signal) => self.on_network(connection, signal),
-            Event::Message { from, to, message, late } => self.on_message(from, to, *message, late),
+            Event::Message(parcel) => self.on_message(*parcel),
+            Event::Form(server, configuration) => self.on_form(server, *configuration),
+            Event::Operate(step) => self.on_operate(step),
+            Event::Mishap(Class::S2) => self.after_install(),
+            Event::Mishap(_) => self.doze(),
+            Event::Hostile => self.on_hostile(),
             Event::Link { at, other, up } => self.on_link(at, other, up),
             Event::Timer { node, epoch } if node < self.servers.len() => self.on_server_timer(node, epoch),
             Event::Timer { node, epoch } => self.on_client_timer(node - self.servers.len(), epoch),
+            Event::Resume { server, epoch, emitted } => self.on_resume(server, epoch, emitted),
             Event::Wake { server, epoch } => self.on_wake(server, epoch),
             Event::Lane { server, epoch, lane, job } => self.on_lane(server, epoch, lane, job),
             Event::Think { client, epoch } => self.on_think(client, epoch),
             Event::Propose => self.on_propose(),
             Event::Burst(server) => self.propose(server, BURST),
-            Event::Fault(generator) => self.on_fault(generator),
+            Event::Fault(source) => self.on_fault(source),
             Event::End(ending) => self.on_end(ending),
-            Event::PowerCut { server, epoch, silent, down } => {
-                self.on_power_cut(server, epoch, silent, down);
+            Event::PowerCut { server, epoch, armed } => {
+                self.on_power_cut(server, epoch, armed);
                 Ok(())
             }
             Event::Boot(server) => self.boot(server),
@@ -246,7 +291,7 @@ impl World {
                 self.start_client(client)
             }
             Event::StartClient { .. } => Ok(()),
-            Event::Usurp(server) => self.usurp(server),
+            Event::Usurp(server, seed) => self.usurp(server, seed),
             Event::Write(guard) => self.guarded.write(guard, &self.model, &mut self.coverage),
         }
     }
@@ -257,8 +302,7 @@ impl World {
         let told = self.network.signal(self.now, connection, signal, reach);
         self.settle_network();
         match told {
-            Some((node, told)) if node < self.servers.len() => self.tell_server(node, told),
-            Some((node, told)) => self.tell_client(node - self.servers.len(), told),
+            Some((node, told)) => self.deliver(node, told),
             None => Ok(()),
         }
     }

@@ -39,6 +39,7 @@ pub(super) fn bad_snapshots(mut server: Server) {
     ];
     let mut writer = server.storage().snapshot_writer().expect("a snapshot writer");
     assert!(writer.write(b"bytes").is_err(), "nothing was begun");
+    assert_eq!(writer.writing(), None);
     for meta in bad {
         writer.begin(last).expect("begins");
         writer.write(b"bytes").expect("takes bytes");
@@ -49,8 +50,10 @@ pub(super) fn bad_snapshots(mut server: Server) {
             assert!(matches!(refused, Err(StorageError::BadSnapshot(_))), "{meta:?}: {refused:?}");
         }
         assert!(writer.finish(&good).is_err(), "what was written is dropped");
+        assert_eq!(writer.writing(), None);
     }
     let finished = finish_snapshot(&mut *writer, last, b"bytes");
+    assert_eq!(writer.writing(), None, "finished");
     let other = SnapshotMeta { time: ClusterTime(1), ..finished.clone() };
     assert!(
         matches!(server.storage().publish(&other), Err(StorageError::BadSnapshot(_))),
@@ -69,7 +72,7 @@ pub(super) fn begin_drops(mut server: Server) {
     writer.begin(id(term(1), index(4))).expect("begins");
     writer.write(b"half").expect("takes bytes");
     writer.begin(id(term(1), index(5))).expect("begins anew");
-    assert_eq!(writer.written(), (0, 0));
+    assert_eq!((writer.writing(), writer.written()), (Some(id(term(1), index(5))), (0, 0)));
     let refused = server.storage().publish(&dropped);
     assert!(matches!(refused, Err(StorageError::BadSnapshot(_))), "{refused:?}");
     writer.finish(&describe(id(term(1), index(5)), b"")).expect("an empty snapshot is one");
