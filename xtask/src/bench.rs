@@ -1,8 +1,12 @@
 //! `cargo xtask bench`: measurements with real server processes of the release build on this machine.
 
+mod catch_up;
 mod failover;
+mod load;
 mod lock;
 mod machine;
+mod members;
+mod proxy;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -13,11 +17,13 @@ use atomix_cli::exit::Failure;
 
 use crate::metadata::{Metadata, cargo};
 
+const BENCHES: [&str; 5] = ["failover", "write", "lock", "members", "catch-up"];
+
 /// Runs the task.
 pub(crate) fn run(args: &[String]) -> ExitCode {
     let bench = match args {
-        [bench] if ["failover", "lock", "write"].contains(&bench.as_str()) => bench.as_str(),
-        _ => return crate::usage("bench takes `failover`, `lock` or `write`"),
+        [bench] if BENCHES.contains(&bench.as_str()) => bench.as_str(),
+        _ => return crate::usage(&format!("bench takes one of {}", BENCHES.join(", "))),
     };
     // The client is measured too: it must be of the same build as the servers.
     if cfg!(debug_assertions) {
@@ -44,6 +50,8 @@ async fn measure(bench: &str, executable: &Path) -> Result<bool, String> {
             match bench {
                 "failover" => failover::run(&mut cluster).await,
                 "lock" => lock::run(&cluster).await,
+                "members" => members::run(&mut cluster, executable).await,
+                "catch-up" => catch_up::run(&mut cluster, executable).await,
                 _ => write::run(&cluster).await,
             }
         } => measured,

@@ -9,6 +9,7 @@ mod licences;
 mod metadata;
 mod mutants;
 mod sim;
+mod spec;
 
 use std::process::ExitCode;
 
@@ -20,11 +21,12 @@ The project's own tasks.
   cargo xtask layers [--plant]        the crate table, outside crates, purity and size of files;
                                       --plant adds a forbidden edge and shows that it is caught
   cargo xtask licences                licences of everything that is linked
+  cargo xtask spec [RULE..]           rule, code, test, mutant: every rule has its cells; with names, those in full
   cargo xtask sim --seeds A..B        simulated clusters, one per seed; --seed N --trace for one
   cargo xtask mutants                 deliberate bugs, each to be caught by its checker
   cargo xtask bad-input               bad input against the real binary, as a table with exit codes and messages
   cargo xtask examples [--build-time] runs the example crates; --build-time builds the smallest from nothing
-  cargo xtask bench failover|lock|write
+  cargo xtask bench failover|lock|write|members|catch-up
                                       measurements with real processes (release build)
   cargo xtask help                    this text";
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         "layers" => layers::run(rest),
         "licences" => licences::run(rest),
         "sim" => sim::run(rest),
+        "spec" => spec::run(rest),
         "mutants" => mutants::run(rest),
         "bad-input" => bad_input(),
         "examples" => examples::run(rest),

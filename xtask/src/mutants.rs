@@ -5,11 +5,32 @@
 
 use std::process::ExitCode;
 
+#[cfg(feature = "mutants")]
 const USAGE: &str = "usage: cargo xtask mutants [--all | --rotating | B01 C06 ..] [--seeds N] [--jobs N]";
 
 /// Runs the task. The mutants are compiled in only where the private feature asks for them: elsewhere this calls itself again.
 #[cfg(not(feature = "mutants"))]
 pub(crate) fn run(args: &[String]) -> ExitCode {
+    call_again("mutants", args)
+}
+
+/// Makes a mutant active; whether there is one of that name. `None` where none are compiled in.
+#[cfg(feature = "mutants")]
+pub(crate) fn plant(name: &str) -> Option<bool> {
+    use atomix_protocol::mutant::Mutant;
+    let named = Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name);
+    Mutant::activate(named);
+    Some(named.is_some())
+}
+
+/// Makes a mutant active; whether there is one of that name. `None` where none are compiled in.
+#[cfg(not(feature = "mutants"))]
+pub(crate) fn plant(_name: &str) -> Option<bool> {
+    None
+}
+
+/// Runs a task with the mutants compiled in.
+pub(crate) fn call_again(task: &str, args: &[String]) -> ExitCode {
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["run", "--quiet", "--package", "xtask", "--features", "mutants"]);
     let released =
@@ -17,12 +38,12 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     if released {
         cargo.arg("--release");
     }
-    cargo.args(["--", "mutants"]).args(args);
+    cargo.args(["--", task]).args(args);
     match cargo.status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(status) => ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)),
         Err(error) => {
-            eprintln!("mutants: cargo can't be called: {error}\n{USAGE}");
+            eprintln!("{task}: cargo can't be called: {error}");
             ExitCode::FAILURE
         }
     }
@@ -49,8 +70,9 @@ mod inner {
     use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
     use atomix_protocol::mutant::Mutant;
-    use atomix_testkit::directed::{client, resources, server};
-    use atomix_testkit::scenario::directed;
+    use atomix_testkit::directed::{client, identity, resources, server};
+    use atomix_testkit::scenario::directed::membership;
+    use atomix_testkit::scenario::{directed, leadership};
     use atomix_testkit::sim::{self, Options, Profile};
 
     /// Within so many seeds each must be caught.
@@ -59,12 +81,13 @@ mod inner {
     const ROTATING: usize = 5;
 
     /// How the checker of the scenarios begins what it says, and the invariant that it means. Others begin with the invariant itself.
-    const SCENARIO_CHECKERS: [(&str, &str); 5] = [
+    const SCENARIO_CHECKERS: [(&str, &str); 6] = [
         ("election safety", "I1"),
         ("log matching", "I2"),
         ("leader completeness", "I3"),
         ("durability", "I4"),
         ("state machine safety", "I4"),
+        ("membership", "I13"),
     ];
 
     pub(super) struct Asked {
@@ -122,10 +145,18 @@ mod inner {
             Mutant::B12 => (Some(Core), &["L1", "L7"]),
             Mutant::B14 => (Some(Core), &["I3", "L1"]),
             Mutant::B16 => (Some(Core), &["I4", "I5"]),
+            Mutant::B35 => (None, &["I5"]),
+            Mutant::B18 | Mutant::B21 => (None, &["I4"]),
+            Mutant::B19 | Mutant::B20 => (None, &["I13"]),
+            Mutant::B13 => (Some(Core), &["I1", "I6"]),
             Mutant::B22 => (Some(Core), &["I9"]),
+            Mutant::B23 | Mutant::B24 | Mutant::C09 => (None, &["I9"]),
+            Mutant::B36 => (None, &["L2"]),
             Mutant::B25 | Mutant::B26 => (Some(Full), &["I5", "I7"]),
             Mutant::B27 => (Some(Full), &["I5", "I21"]),
             Mutant::B28 => (None, &["I5"]),
+            Mutant::B33 => (Some(Full), &["I3", "I4", "I14"]),
+            Mutant::B34 => (None, &["I14"]),
             Mutant::B29 => (Some(Full), &["I12"]),
             Mutant::B30 => (Some(Full), &["I5", "I12"]),
             Mutant::B31 => (Some(Full), &["I11"]),
@@ -140,14 +171,26 @@ mod inner {
         };
         let directed: Option<Scenario> = match mutant {
             Mutant::B01 => Some(directed::figure_8),
+            Mutant::B13 => Some(directed::pre_vote_keeps_the_vote),
             Mutant::B16 => Some(directed::commit_bound),
+            Mutant::B35 => Some(directed::chunk_behind_a_stale_one),
+            Mutant::B18 => Some(membership::majority_of_both_sides_together),
+            Mutant::B19 => Some(membership::change_before_the_own_entry),
+            Mutant::B20 => Some(membership::configuration_in_a_snapshot),
+            Mutant::B21 => Some(membership::learners_alone),
+            Mutant::B23 => Some(leadership::old_answers_confirm_no_read),
+            Mutant::B24 => Some(leadership::a_lease_ends_before_its_promises),
             Mutant::B28 => Some(server::expired_then_replayed),
             Mutant::B31 => Some(client::events_sent_again),
             Mutant::B32 => Some(client::read_from_before_an_event),
+            Mutant::B33 => Some(identity::a_wiped_server_is_asked_for_its_vote),
+            Mutant::B34 => Some(identity::a_server_of_another_cluster_leads),
+            Mutant::B36 => Some(leadership::a_leader_whose_disk_hangs_gives_way),
             Mutant::C01 => Some(server::keep_alive_without_a_majority),
             Mutant::C02 => Some(server::keep_alive_before_the_own_no_op),
             Mutant::C04 => Some(client::slow_handler),
             Mutant::C05 => Some(server::retry_of_an_atomic_write),
+            Mutant::C09 => Some(leadership::a_closed_link_lifts_no_promise),
             Mutant::C11 => Some(resources::deleted_and_created_again),
             _ => None,
         };

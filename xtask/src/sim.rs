@@ -1,23 +1,31 @@
 //! `cargo xtask sim`: simulated clusters, one per seed.
 
-use std::io::Write;
+mod plans;
+
 use std::ops::Range;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::mutants;
 use atomix_testkit::sim::{self, Class, Coverage, Mark, Options, Profile, Report, Verbosity, Violation};
 
 const USAGE: &str = "\
 usage: cargo xtask sim --seeds A..B [--profile full|core] [--jobs N] [--events N] [--twice N]
-           without a profile, both one after the other
+           without a profile, both one after the other; --twice N alone: seeds 0..N, each twice
        cargo xtask sim --seed N --trace [--all] [--profile full|core] [--events N] [--without N3,P1,..]
-       cargo xtask sim --seed N --shrink [--profile full|core]";
+       cargo xtask sim --plan FILE [--trace] [--all]
+       cargo xtask sim --seed N | --plan FILE --shrink [--stdout] [--profile full|core]
+           writes the smallest plan that fails into crates/testkit/regressions, or prints it
+       --mutant B01 with one seed or plan: with a deliberate bug";
 
 /// A batch of so many seeds must have met everything; a shorter one may miss some.
 const VACUITY: u64 = 200;
+/// A batch of so many must have had every class of faults that can be in its profiles.
+const ALL_CLASSES: u64 = 1_000;
 /// Violations that are printed before a batch gives up.
 const ENOUGH: usize = 5;
 
@@ -27,6 +35,9 @@ struct Asked {
     jobs: usize,
     twice: u64,
     shrink: bool,
+    to_stdout: bool,
+    plan: Option<PathBuf>,
+    mutant: Option<String>,
     events: Option<u64>,
     trace: Verbosity,
     without: Vec<Class>,
@@ -49,14 +60,10 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let first = asked.options(asked.profiles[0]);
-    if asked.shrink {
-        return shrink(asked.seeds.start, &first);
-    }
-    if asked.trace != Verbosity::Silent {
-        return trace(asked.seeds.start, &first);
-    }
     hush();
+    if asked.shrink || asked.plan.is_some() || asked.mutant.is_some() || asked.trace != Verbosity::Silent {
+        return one(&asked, args);
+    }
     let mut all = Sums::default();
     for profile in &asked.profiles {
         let begin = Instant::now();
@@ -78,6 +85,9 @@ fn parse(args: &[String]) -> Result<Asked, String> {
         jobs: thread::available_parallelism().map_or(2, usize::from).min(2),
         twice: 0,
         shrink: false,
+        to_stdout: false,
+        plan: None,
+        mutant: None,
         events: None,
         trace: Verbosity::Silent,
         without: Vec::new(),
@@ -105,10 +115,16 @@ fn parse(args: &[String]) -> Result<Asked, String> {
             "--trace" => asked.trace = asked.trace.max(Verbosity::Changes),
             "--all" => asked.trace = Verbosity::All,
             "--shrink" => asked.shrink = true,
+            "--stdout" => asked.to_stdout = true,
+            "--plan" => asked.plan = Some(value()?.into()),
+            "--mutant" => asked.mutant = Some(value()?.to_owned()),
             other => return Err(format!("unknown argument `{other}`")),
         }
     }
     if asked.seeds.is_empty() {
+        asked.seeds = 0..asked.twice;
+    }
+    if asked.seeds.is_empty() && asked.plan.is_none() {
         return Err("which seeds?".into());
     }
     Ok(asked)
@@ -136,63 +152,40 @@ pub(crate) fn hush() {
     std::panic::set_hook(Box::new(|_| {}));
 }
 
-fn trace(seed: u64, options: &Options) -> ExitCode {
-    let report = sim::run(seed, options);
-    let mut out = std::io::stdout().lock();
-    for line in &report.trace {
-        // Whoever reads only the beginning has seen enough.
-        if writeln!(out, "{line}").is_err() {
-            return ExitCode::FAILURE;
+/// One seed or plan.
+fn one(asked: &Asked, args: &[String]) -> ExitCode {
+    if let Some(mutant) = &asked.mutant {
+        match mutants::plant(mutant) {
+            Some(true) => {}
+            None => return mutants::call_again("sim", args),
+            Some(false) => {
+                eprintln!("sim: no mutant `{mutant}`\n{USAGE}");
+                return ExitCode::from(2);
+            }
         }
     }
-    println!(
-        "{} events, {:.3} s simulated, hash {:016x}",
-        report.events,
-        report.elapsed.as_secs_f64(),
-        report.hash
-    );
-    match report.violation {
-        None => ExitCode::SUCCESS,
-        Some(violation) => {
-            println!("{violation}");
-            ExitCode::FAILURE
+    let trace = if asked.shrink { Verbosity::Silent } else { asked.trace };
+    let (report, replay) = match &asked.plan {
+        None => {
+            let options = Options { trace, ..asked.options(asked.profiles[0]) };
+            (sim::run(asked.seeds.start, &options), None)
         }
-    }
-}
-
-/// Leaves out classes of faults as long as the same invariant still breaks, then halves the run.
-fn shrink(seed: u64, options: &Options) -> ExitCode {
-    hush();
-    let mut options = options.clone();
-    let Some(first) = sim::run(seed, &options).violation else {
-        println!("seed {seed} shows no violation");
-        return ExitCode::SUCCESS;
+        Some(path) => match plans::read(path) {
+            Ok(plan) => {
+                let plan = plan.without(&asked.without);
+                let replay = format!("cargo xtask sim --plan {} --trace", path.display());
+                (sim::run_plan(&plan, trace), Some(replay))
+            }
+            Err(problem) => {
+                eprintln!("sim: {problem}");
+                return ExitCode::from(2);
+            }
+        },
     };
-    println!("{first}");
-    let breaks =
-        |options: &Options| sim::run(seed, options).violation.is_some_and(|found| found.name == first.name);
-    for class in Class::ALL {
-        let mut without = options.clone();
-        without.without.push(class);
-        if breaks(&without) {
-            options = without;
-        }
+    if asked.shrink {
+        return plans::shrink(&report, asked.mutant.as_deref(), asked.to_stdout);
     }
-    while options.events > 100 {
-        let shorter = Options { events: options.events / 2, ..options.clone() };
-        if !breaks(&shorter) {
-            break;
-        }
-        options = shorter;
-    }
-    let names: Vec<String> = options.without.iter().map(|class| format!("{class:?}")).collect();
-    println!(
-        "smaller: cargo xtask sim --profile {} --seed {seed} --trace --events {} --without {}",
-        options.profile.as_str(),
-        options.events,
-        names.join(",")
-    );
-    ExitCode::FAILURE
+    plans::tell(&report, replay.as_deref())
 }
 
 /// The sums of a batch.
@@ -307,6 +300,16 @@ fn marks(asked: &Asked) -> impl Iterator<Item = Mark> {
     Mark::ALL.into_iter().filter(|mark| asked.profiles.iter().any(|profile| mark.is_in(*profile)))
 }
 
+/// Classes that a long batch never had.
+fn never_struck(asked: &Asked, sums: &Sums) -> Vec<Class> {
+    let long = asked.seeds.end - asked.seeds.start >= ALL_CLASSES;
+    let possible = |class: &Class| asked.profiles.iter().any(|profile| class.is_in(*profile));
+    Class::ALL
+        .into_iter()
+        .filter(|class| long && possible(class) && sums.coverage.faults(*class) == 0)
+        .collect()
+}
+
 fn verdict(asked: &Asked, sums: &Sums) -> ExitCode {
     let mut good = true;
     if asked.twice > 0 {
@@ -320,6 +323,10 @@ fn verdict(asked: &Asked, sums: &Sums) -> ExitCode {
     if enough && sums.violations.is_empty() {
         for mark in marks(asked).filter(|mark| sums.coverage.marks(*mark) == 0) {
             println!("vacuous: never met: {}", mark.as_str());
+            good = false;
+        }
+        for class in never_struck(asked, sums) {
+            println!("vacuous: never struck: {} {}", class.row(), class.as_str());
             good = false;
         }
         if sums.few_kinds * 3 >= sums.schedules {

@@ -42,6 +42,7 @@ pub(super) const STEPS: &[Step] = &[
     step("format", &["fmt", "--all", "--check"]),
     step("layers", xtask!["layers"]),
     step("planted", xtask!["layers", "--plant"]),
+    step("spec", xtask!["spec"]),
     step("licences", xtask!["licences"]),
     step("clippy", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
     Step { reads: Reads::Tests, ..step("tests", &["nextest", "run", "--workspace", "--locked"]) },
