@@ -126,11 +126,12 @@ pub(super) fn absurd(r: &mut Random, mark: Mark) -> PeerMessage {
             round: Round(other),
             entries: entries(r, any),
         }),
-        // Beyond the end nothing can be durable: no leader can believe it.
+        // Far beyond the end nothing can be durable, also not when the log has grown by the time it arrives: no leader can believe
+        // it.
         5 => PeerMessage::AppendEntriesReply(AppendEntriesReply {
             term: mark.term,
             round: Round(u64::MAX),
-            outcome: AppendOutcome::Durable(Index(mark.last.index.0.saturating_add(1).max(number))),
+            outcome: AppendOutcome::Durable(Index(mark.last.index.0.saturating_add(1 << 32).max(number))),
         }),
         6 => PeerMessage::AppendEntriesReply(AppendEntriesReply {
             term: if r.chance(0.5) { mark.term } else { term },
