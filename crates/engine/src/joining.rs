@@ -77,9 +77,11 @@ impl Engine {
     pub(crate) fn on_join(&mut self, now: LocalTime, id: LinkId, wish: &NewMember) {
         let (itself, server) = match self.links.link(id).map(|link| &link.stage) {
             Some(Stage::Forming(hello)) => (Some(hello.incarnation), None),
-            Some(Stage::Peer(peer)) => {
-                (self.record(peer.server).map(|record| record.incarnation), Some(peer.server))
-            }
+            Some(Stage::Peer(peer)) => match self.record(peer.server) {
+                Some(record) => (Some(record.incarnation), Some(peer.server)),
+                // A server that is behind does not know every member: that is no reason to hang up on one.
+                None => return,
+            },
             _ => (None, None),
         };
         if itself != Some(wish.incarnation) {

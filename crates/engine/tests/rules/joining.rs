@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use atomix_protocol::bootstrap::BootstrapMessage;
+use atomix_protocol::change::NewMember;
 use atomix_protocol::codec::Frame;
 use atomix_protocol::handshake::{Hello, Role};
 use atomix_protocol::{BootNonce, Index, MemberKind, ServerId};
 
+use crate::solo::{self, Solo};
 use crate::world::World;
 
 fn formed() -> World {
@@ -276,4 +278,21 @@ fn r7_the_place_in_an_uncommitted_configuration_is_told_to_nobody() {
     world.heal();
     world.until("one configuration", |world| world.agree(&[0, 1, 2, 3], &[1, 2, 3, 4]));
     world.until("a vote", |world| world.status(fourth).votes);
+}
+
+/// Found by the simulator (full, seed 9569): the wish was taken for that of another directory, and the link was closed twice a second.
+#[test]
+fn r7_a_server_that_is_behind_does_not_hang_up_on_a_newer_member() {
+    let mut behind = Solo::member(3);
+    let link = behind.greeted_by(solo::peer(4));
+    assert!(!behind.is_closed(link), "a newer member is let in");
+    let wish = NewMember {
+        incarnation: solo::incarnation(4),
+        peer_address: solo::address(4),
+        client_address: solo::address(4),
+        kind: MemberKind::Voter,
+        priority: 0,
+    };
+    behind.hear(link, &Frame::Bootstrap(BootstrapMessage::Join(wish)));
+    assert!(!behind.is_closed(link));
 }

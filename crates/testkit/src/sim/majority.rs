@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use atomix_protocol::{Index, ServerId};
+use atomix_protocol::{Configuration, Index, Member, MemberKind, ServerId};
 use atomix_raft::{Raft, Role};
 
 use super::Profile;
@@ -86,8 +86,36 @@ impl World {
         let ids: BTreeSet<ServerId> =
             kept.iter().filter_map(|server| self.servers[*server].raft()).map(Raft::server).collect();
         // Those that are left out may have sent their last configuration to one that is kept: it arrives after the cut.
-        let mut rafts = self.servers.iter().filter_map(|server| server.raft());
-        rafts.all(|raft| has_quorum(raft.configuration(), |member| ids.contains(&member.id)))
+        let decided =
+            |configuration: &Configuration| has_quorum(configuration, |member| ids.contains(&member.id));
+        // A learner that wants to vote may be promoted before anybody notices that it is cut off.
+        let promoted = |configuration: &Configuration| {
+            let mut next = configuration.clone();
+            let learners =
+                next.members.iter_mut().filter(|m| m.kind == MemberKind::Learner && !ids.contains(&m.id));
+            learners.for_each(|member| member.kind = MemberKind::Voter);
+            next
+        };
+        let mut configurations =
+            self.servers.iter().filter_map(|server| server.raft()).map(Raft::configuration);
+        configurations.all(|used| decided(used) && decided(&promoted(used))) && self.can_elect(kept)
+    }
+
+    /// Whether one of these servers could be elected by them. A configuration under way can ask for the vote of a server whose
+    /// log is longer, and which is no voter by its own: then a voter that is lost meanwhile is missing, though a majority is left.
+    pub(super) fn can_elect(&self, kept: &[Node]) -> bool {
+        let rafts = || kept.iter().filter_map(|server| self.servers[*server].raft());
+        let counts = |raft: &Raft| {
+            let votes = |configuration: &Configuration| {
+                let outgoing = configuration.outgoing_voters.iter().flatten();
+                configuration.voters().chain(outgoing.copied()).any(|id| id == raft.server())
+            };
+            votes(raft.configuration()) || (raft.is_change_pending() && votes(raft.committed_configuration()))
+        };
+        let grants = |candidate: &Raft, member: &Member| {
+            rafts().any(|raft| raft.server() == member.id && raft.last() <= candidate.last())
+        };
+        rafts().any(|raft| counts(raft) && has_quorum(raft.configuration(), |member| grants(raft, member)))
     }
 
     /// Until all is healed, a server is dead, or cut off both ways or one way.

@@ -65,7 +65,8 @@ impl World {
         let up = latest.members.iter().filter(|member| self.is_whole(member) && holds_log(member));
         let all_up = up.clone().all(|member| self.node_of(member.id).is_some());
         let used = self.servers.iter().filter_map(Server::configuration);
-        all_up && remains(latest) && used.into_iter().all(remains)
+        let others: Vec<Node> = (0..self.servers.len()).filter(|other| *other != server).collect();
+        all_up && remains(latest) && used.into_iter().all(remains) && self.can_elect(&others)
     }
 
     /// A configuration is committed: whoever is in it for the first time is told.
