@@ -25,7 +25,7 @@ pub enum PeerMessage {
     AppendEntries(AppendEntries),
     /// Answer to [`AppendEntries`].
     AppendEntriesReply(AppendEntriesReply),
-    /// A chunk of a snapshot (§5.3).
+    /// A chunk of a snapshot (Figure 5.3).
     InstallSnapshot(InstallSnapshot),
     /// Answer to [`InstallSnapshot`].
     InstallSnapshotReply(InstallSnapshotReply),

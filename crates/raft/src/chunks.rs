@@ -1,4 +1,4 @@
-//! A snapshot on its way to one follower: which chunk is next, and how many may be on the way (§5.3, R6).
+//! A snapshot on its way to one follower: which chunk is next, and how many may be on the way (Figure 5.3, R6).
 
 use atomix_protocol::peer::SnapshotMeta;
 use atomix_protocol::{LocalTime, Round};

@@ -208,7 +208,7 @@ impl Raft {
         }
     }
 
-    /// The state machine was restored from the received snapshot: the log follows (§5.3, Figure 5.3 rules 6 to 8).
+    /// The state machine was restored from the received snapshot: the log follows (Figure 5.3 rules 6 to 8).
     pub(crate) fn on_installed(&mut self, now: LocalTime, last: EntryId) {
         let Some(Receiving { from, term, meta, .. }) = self
             .snapshots

@@ -61,7 +61,8 @@ impl Raft {
         if leader.hand_over.is_some() {
             return Err(TransferRefused::Pending);
         }
-        if self.is_changing() {
+        // Its leader must see it through.
+        if self.is_change_pending() {
             return Err(TransferRefused::Changing);
         }
         if let Some(to) = to.filter(|to| *to == self.server || !configuration.is_voter(*to)) {
@@ -78,12 +79,6 @@ impl Raft {
     #[must_use]
     pub fn is_handing_over(&self) -> bool {
         matches!(&self.state, State::Leader(leader) if leader.hand_over.is_some())
-    }
-
-    /// A configuration waits to be committed, or to be followed by the final one: its leader must see it through.
-    fn is_changing(&self) -> bool {
-        let latest = self.log.configuration();
-        latest.index > self.commit_index || latest.outgoing_voters.is_some()
     }
 
     /// The other voters that have answered within the shortest election timeout.
@@ -174,7 +169,7 @@ impl Raft {
         let longest = self.config.election_timeout.1;
         let State::Leader(leader) = &self.state else { return };
         let settled = now.since(leader.since) >= longest * SETTLED && now >= leader.yield_at;
-        if !settled || leader.hand_over.is_some() || leader.stalled.is_some() || self.is_changing() {
+        if !settled || leader.hand_over.is_some() || leader.stalled.is_some() || self.is_change_pending() {
             return;
         }
         let Some(own) = self.log.configuration().member(self.server).map(|m| m.priority) else { return };

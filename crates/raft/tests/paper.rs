@@ -8,179 +8,15 @@ use std::time::Duration;
 use atomix_protocol::peer::*;
 use atomix_protocol::*;
 use atomix_raft::{ChunkOutcome, Config, Input, Output, Raft, Recovered, Refused, Role};
+use atomix_testkit::scenario::Machine;
+use atomix_testkit::scenario::words::*;
 use bytes::Bytes;
 
-fn server(id: u64) -> ServerId {
-    ServerId(id)
-}
-
-fn id(term: u64, index: u64) -> EntryId {
-    EntryId::new(Term(term), Index(index))
-}
-
-fn entry(term: u64, index: u64) -> Entry {
-    let time = ClusterTime(index.saturating_mul(10));
-    Entry { id: id(term, index), time, kind: EntryKind::Session, payload: Bytes::from_static(b"entry") }
-}
-
-/// Entries of these terms from index 1 on.
-fn log(terms: &[u64]) -> Vec<Entry> {
-    terms.iter().zip(1..).map(|(term, index)| entry(*term, index)).collect()
-}
-
-fn configuration(voters: u64) -> Configuration {
-    let member = |id| Member {
-        id: server(id),
-        incarnation: Incarnation(u128::from(id)),
-        peer_address: Address::default(),
-        client_address: Address::default(),
-        kind: MemberKind::Voter,
-        priority: 0,
-    };
-    Configuration {
-        members: (1..=voters).map(member).collect(),
-        next_server_id: 10,
-        ..Configuration::default()
-    }
-}
-
-fn append(term: u64, prev: EntryId, entries: Vec<Entry>, leader_commit: u64) -> PeerMessage {
-    PeerMessage::AppendEntries(AppendEntries {
-        term: Term(term),
-        prev,
-        leader_commit: Index(leader_commit),
-        time: ClusterTime(1_000),
-        promise_ms: 0,
-        round: Round(1),
-        entries,
-    })
-}
-
-fn request_vote(term: u64, last: EntryId) -> PeerMessage {
-    PeerMessage::RequestVote(RequestVote { term: Term(term), last, transfer: None })
-}
-
-fn pre_vote(term: u64, last: EntryId) -> PeerMessage {
-    PeerMessage::PreVote(PreVote { term: Term(term), last })
-}
-
-fn durable(term: u64, round: u64, index: u64) -> PeerMessage {
-    let outcome = AppendOutcome::Durable(Index(index));
-    PeerMessage::AppendEntriesReply(AppendEntriesReply { term: Term(term), round: Round(round), outcome })
-}
-
-/// Server 1.
-struct Machine {
-    raft: Raft,
-    now: LocalTime,
-    outputs: Vec<Output>,
-    write: Option<(u64, WriteBatch)>,
-}
-
-impl Machine {
-    fn with(config: Config, voters: u64, term: u64, entries: Vec<Entry>) -> Self {
-        let hard_state = HardState { term: Term(term), voted_for: None };
-        let recovered =
-            Recovered { hard_state, configuration: configuration(voters), snapshot: None, entries };
-        Machine::recovered(config, recovered)
-    }
-
-    fn recovered(config: Config, recovered: Recovered) -> Self {
-        // Up for long enough that whatever the process before it may have promised is over (R3).
-        let now = LocalTime::from_millis(10_000);
-        let raft = Raft::new(config, server(1), recovered, 7, LocalTime::from_millis(9_700));
-        Machine { raft, now, outputs: Vec::new(), write: None }
-    }
-
-    /// Of three servers, in this term, with a log of these terms.
-    fn follower(term: u64, terms: &[u64]) -> Self {
-        Machine::with(Config::default(), 3, term, log(terms))
-    }
-
-    /// Leader of the next term, of as many; its first entry is not durable yet, and went out.
-    fn leader(config: Config, voters: u64, term: u64, terms: &[u64]) -> Self {
-        let mut machine = Machine::with(config, voters, term, log(terms));
-        machine.campaign();
-        machine.persist();
-        for voter in 2..=voters {
-            let reply = RequestVoteReply { term: Term(term + 1), asked: Term(term + 1), granted: true };
-            machine.hear(voter, PeerMessage::RequestVoteReply(reply));
-        }
-        assert_eq!(machine.raft.role(), Role::Leader);
-        machine
-    }
-
-    /// Up to the candidate whose write is outstanding.
-    fn campaign(&mut self) {
-        self.pass(700);
-        let asked = self.raft.term().next();
-        for voter in self.raft.configuration().voters().map(|id| id.0).collect::<Vec<_>>() {
-            let reply = PreVoteReply { asked, granted: true, current: self.raft.term(), sticky: false };
-            if self.raft.role() == Role::PreCandidate && voter != 1 {
-                self.hear(voter, PeerMessage::PreVoteReply(reply));
-            }
-        }
-        assert_eq!(self.raft.role(), Role::Candidate);
-    }
-
-    fn input(&mut self, input: Input) -> Vec<Output> {
-        self.raft.step(self.now, input);
-        self.drain()
-    }
-
-    fn drain(&mut self) -> Vec<Output> {
-        let outputs = self.raft.drain(self.now);
-        for output in &outputs {
-            match output {
-                Output::Write { token, batch } => {
-                    assert!(
-                        self.write.replace((*token, batch.clone())).is_none(),
-                        "one write is outstanding (D2)"
-                    );
-                }
-                Output::Committed { entries } => self.raft.applied(entries[entries.len() - 1].id.index),
-                _ => {}
-            }
-        }
-        self.outputs.extend(outputs.iter().cloned());
-        outputs
-    }
-
-    /// What is said at once when a message arrives.
-    fn hear(&mut self, from: u64, message: PeerMessage) -> Vec<PeerMessage> {
-        said(&self.input(Input::Received { from: server(from), message }))
-    }
-
-    /// What is said when the outstanding write is durable.
-    fn persist(&mut self) -> Vec<PeerMessage> {
-        let Some((token, _)) = self.write.take() else { return Vec::new() };
-        said(&self.input(Input::Written { token }))
-    }
-
-    fn pass(&mut self, millis: u64) -> Vec<Output> {
-        self.now = self.now + Duration::from_millis(millis);
-        self.input(Input::Tick)
-    }
-
-    fn terms(&self) -> Vec<u64> {
-        (1..=self.raft.last().index.0)
-            .map(|index| self.raft.entry_term(Index(index)).expect("a known entry").0)
-            .collect()
-    }
-
-    fn propose(&mut self) -> Result<EntryId, Refused> {
-        let proposed = self.raft.propose(self.now, EntryKind::Session, Bytes::from_static(b"command"), None);
-        self.drain();
-        proposed
-    }
-}
-
-fn said(outputs: &[Output]) -> Vec<PeerMessage> {
-    let sent = outputs.iter().filter_map(|output| match output {
-        Output::Send { message, .. } => Some(message.clone()),
-        _ => None,
-    });
-    sent.collect()
+/// What a client asks for. It goes out at once.
+fn propose(machine: &mut Machine) -> Result<EntryId, Refused> {
+    let proposed = machine.propose_quietly(b"command");
+    machine.drain();
+    proposed
 }
 
 fn append_outcomes(messages: &[PeerMessage]) -> Vec<AppendOutcome> {
@@ -189,21 +25,6 @@ fn append_outcomes(messages: &[PeerMessage]) -> Vec<AppendOutcome> {
         _ => None,
     });
     replies.collect()
-}
-
-fn vote(messages: &[PeerMessage]) -> Option<bool> {
-    messages.iter().find_map(|message| match message {
-        PeerMessage::RequestVoteReply(reply) => Some(reply.granted),
-        _ => None,
-    })
-}
-
-fn pre_vote_reply(messages: &[PeerMessage]) -> PreVoteReply {
-    let reply = messages.iter().find_map(|message| match message {
-        PeerMessage::PreVoteReply(reply) => Some(reply.clone()),
-        _ => None,
-    });
-    reply.expect("a pre-vote is answered")
 }
 
 // Figure 3.1: AppendEntries, receiver.
@@ -312,7 +133,7 @@ fn all_servers_1_what_is_committed_is_handed_on_once_and_in_order() {
 
 #[test]
 fn all_servers_2_a_later_term_makes_a_follower() {
-    let mut machine = Machine::leader(Config::default(), 3, 4, &[]);
+    let mut machine = Machine::leader(Config::default(), 3, 0, 4, &[]);
     let outcome = AppendOutcome::StaleTerm;
     let reply = AppendEntriesReply { term: Term(9), round: Round(0), outcome };
     machine.hear(2, PeerMessage::AppendEntriesReply(reply));
@@ -335,7 +156,7 @@ fn followers_2_without_a_leader_for_an_election_timeout_they_campaign() {
 
 #[test]
 fn candidates_lead_with_a_quorum_and_yield_to_a_leader_of_their_term() {
-    let mut machine = Machine::with(Config::default(), 5, 0, vec![]);
+    let mut machine = Machine::with(Config::default(), 1, configuration(5, 0), 0, vec![]);
     machine.campaign();
     machine.persist();
     let granted = |asked| RequestVoteReply { term: Term(1), asked: Term(asked), granted: true };
@@ -351,7 +172,7 @@ fn candidates_lead_with_a_quorum_and_yield_to_a_leader_of_their_term() {
 
 #[test]
 fn leaders_4_commit_by_counting_only_what_is_of_their_term() {
-    let mut machine = Machine::leader(Config::default(), 3, 2, &[1, 2, 2]);
+    let mut machine = Machine::leader(Config::default(), 3, 0, 2, &[1, 2, 2]);
     machine.hear(2, durable(3, 1, 3));
     machine.hear(3, durable(3, 1, 3));
     assert_eq!(machine.raft.commit_index(), Index(0));
@@ -407,7 +228,7 @@ fn r1_who_hears_a_leader_votes_for_nobody_else() {
 
 #[test]
 fn r1_a_leader_with_a_quorum_is_sticky_and_without_one_gives_up() {
-    let mut machine = Machine::leader(Config::default(), 5, 0, &[]);
+    let mut machine = Machine::leader(Config::default(), 5, 0, 0, &[]);
     machine.persist();
     for round in 1..20 {
         machine.pass(50);
@@ -427,7 +248,7 @@ fn r1_a_leader_with_a_quorum_is_sticky_and_without_one_gives_up() {
 
 #[test]
 fn r1_a_leader_begins_with_an_entry_of_its_term() {
-    let machine = Machine::leader(Config::default(), 3, 4, &[1]);
+    let machine = Machine::leader(Config::default(), 3, 0, 4, &[1]);
     let first = machine.raft.entry(Index(2)).unwrap();
     assert_eq!((first.id, first.kind), (id(5, 2), EntryKind::NoOp));
     assert!(!machine.raft.is_established());
@@ -446,7 +267,7 @@ fn r2_term_and_vote_are_durable_before_the_vote_is_answered() {
 
 #[test]
 fn r2_a_candidate_asks_and_counts_itself_when_its_own_vote_is_durable() {
-    let mut machine = Machine::with(Config::default(), 2, 0, vec![]);
+    let mut machine = Machine::with(Config::default(), 1, configuration(2, 0), 0, vec![]);
     machine.campaign();
     assert!(
         !machine
@@ -491,7 +312,7 @@ fn r2_only_what_agrees_with_this_leader_is_acknowledged() {
 
 #[test]
 fn r2_a_leader_counts_its_own_copy_when_it_is_durable() {
-    let mut machine = Machine::leader(Config::default(), 3, 0, &[]);
+    let mut machine = Machine::leader(Config::default(), 3, 0, 0, &[]);
     machine.hear(2, durable(1, 1, 1));
     assert_eq!(machine.raft.commit_index(), Index(0));
     machine.persist();
@@ -500,7 +321,7 @@ fn r2_a_leader_counts_its_own_copy_when_it_is_durable() {
 
 #[test]
 fn r2_a_commit_does_not_need_the_leaders_own_copy() {
-    let mut machine = Machine::leader(Config::default(), 3, 0, &[]);
+    let mut machine = Machine::leader(Config::default(), 3, 0, 0, &[]);
     machine.hear(2, durable(1, 1, 1));
     machine.hear(3, durable(1, 1, 1));
     assert_eq!((machine.raft.commit_index(), machine.raft.durable_index()), (Index(1), Index(0)));
@@ -508,16 +329,16 @@ fn r2_a_commit_does_not_need_the_leaders_own_copy() {
 
 #[test]
 fn replication_leaves_before_the_own_write_and_one_write_is_outstanding() {
-    let mut machine = Machine::leader(Config::default(), 3, 0, &[]);
+    let mut machine = Machine::leader(Config::default(), 3, 0, 0, &[]);
     machine.persist();
     machine.hear(2, durable(1, 1, 1));
     machine.outputs.clear();
-    machine.propose().unwrap();
+    propose(&mut machine).unwrap();
     let place = |wanted: fn(&Output) -> bool| machine.outputs.iter().position(wanted);
     let sent = place(|o| matches!(o, Output::Send { message: PeerMessage::AppendEntries(_), .. }));
     assert!(sent.unwrap() < place(|o| matches!(o, Output::Write { .. })).unwrap());
-    machine.propose().unwrap();
-    machine.propose().unwrap();
+    propose(&mut machine).unwrap();
+    propose(&mut machine).unwrap();
     assert_eq!(machine.write.as_ref().unwrap().1.entries.len(), 1);
     machine.persist();
     assert_eq!(machine.write.as_ref().unwrap().1.entries.len(), 2);
@@ -550,22 +371,22 @@ fn r4_only_the_leaders_link_lifts_stickiness() {
 #[test]
 fn r5_a_leader_is_busy_at_the_bound_but_for_its_own_entries() {
     let config = Config { log_memory_bytes: 1_000, ..Config::default() };
-    let mut machine = Machine::leader(config, 3, 0, &[]);
+    let mut machine = Machine::leader(config, 3, 0, 0, &[]);
     machine.hear(2, durable(1, 1, 1));
-    while machine.propose().is_ok() {}
-    assert_eq!(machine.propose(), Err(Refused::Busy));
+    while propose(&mut machine).is_ok() {}
+    assert_eq!(propose(&mut machine), Err(Refused::Busy));
     let own = machine.raft.propose(machine.now, EntryKind::Session, Bytes::new(), Some(Term(1)));
     assert!(own.is_ok());
     machine.persist();
     machine.persist();
     machine.hear(2, durable(1, 1, machine.raft.last().index.0));
-    assert!(machine.propose().is_ok(), "committed and applied entries do not count");
+    assert!(propose(&mut machine).is_ok(), "committed and applied entries do not count");
 }
 
 #[test]
 fn r5_a_follower_at_the_bound_answers_heartbeats_and_goes_on_when_its_disk_has() {
     let config = Config { log_memory_bytes: 200, ..Config::default() };
-    let mut machine = Machine::with(config, 3, 1, vec![]);
+    let mut machine = Machine::with(config, 1, configuration(3, 0), 1, vec![]);
     let entries: Vec<Entry> = (1..=10).map(|index| entry(1, index)).collect();
     machine.hear(2, append(1, EntryId::ZERO, entries[..2].to_vec(), 0));
     machine.hear(2, append(1, id(1, 2), entries[2..].to_vec(), 0));
@@ -582,10 +403,10 @@ fn r5_a_follower_at_the_bound_answers_heartbeats_and_goes_on_when_its_disk_has()
 #[test]
 fn r5_entries_that_memory_dropped_are_fetched_and_if_gone_replaced_by_a_snapshot() {
     let config = Config { log_memory_bytes: 1, ..Config::default() };
-    let mut machine = Machine::leader(config, 3, 0, &[]);
+    let mut machine = Machine::leader(config, 3, 0, 0, &[]);
     machine.persist();
     machine.hear(2, durable(1, 1, 1));
-    machine.propose().unwrap();
+    propose(&mut machine).unwrap();
     machine.persist();
     machine.hear(2, durable(1, 1, 2));
     assert_eq!((machine.raft.applied_index(), machine.raft.entry(Index(1))), (Index(2), None));
@@ -609,12 +430,12 @@ fn r5_entries_that_memory_dropped_are_fetched_and_if_gone_replaced_by_a_snapshot
 #[test]
 fn r5_a_fetch_that_an_acknowledgement_overtook_is_dropped() {
     let config = Config { log_memory_bytes: 1, ..Config::default() };
-    let mut machine = Machine::leader(config, 3, 0, &[]);
+    let mut machine = Machine::leader(config, 3, 0, 0, &[]);
     let mut entries = vec![machine.raft.entry(Index(1)).cloned().expect("its own first entry")];
     machine.persist();
     machine.hear(3, durable(1, 1, 0));
     machine.hear(2, durable(1, 1, 1));
-    machine.propose().unwrap();
+    propose(&mut machine).unwrap();
     entries.push(machine.raft.entry(Index(2)).cloned().expect("not applied yet"));
     machine.persist();
     machine.hear(2, durable(1, 1, 2));
@@ -627,7 +448,7 @@ fn r5_a_fetch_that_an_acknowledgement_overtook_is_dropped() {
     machine.hear(3, durable(1, 2, 2));
     let late = machine.input(Input::Fetched { to: server(3), from: Index(1), entries: Some(entries) });
     assert_eq!(said(&late), [], "server 3 has them already");
-    machine.propose().unwrap();
+    propose(&mut machine).unwrap();
     let sent = machine.outputs.iter().rev().find_map(|output| match output {
         Output::Send { to, message: PeerMessage::AppendEntries(m) } if *to == server(3) => Some(m.prev),
         _ => None,
@@ -638,10 +459,10 @@ fn r5_a_fetch_that_an_acknowledgement_overtook_is_dropped() {
 #[test]
 fn r6_a_transfer_holds_the_log_back_until_the_follower_is_silent_for_long() {
     let config = Config { log_memory_bytes: 1, ..Config::default() };
-    let mut machine = Machine::leader(config, 3, 0, &[]);
+    let mut machine = Machine::leader(config, 3, 0, 0, &[]);
     machine.persist();
     machine.hear(2, durable(1, 1, 1));
-    machine.propose().unwrap();
+    propose(&mut machine).unwrap();
     machine.persist();
     machine.hear(2, durable(1, 1, 2));
     let first = SnapshotMeta { size: 3, ..machine.raft.snapshot_point() };
@@ -651,7 +472,7 @@ fn r6_a_transfer_holds_the_log_back_until_the_follower_is_silent_for_long() {
     let reply = AppendEntriesReply { term: Term(1), round: Round(2), outcome };
     machine.hear(3, PeerMessage::AppendEntriesReply(reply));
     machine.input(Input::Fetched { to: server(3), from: Index(1), entries: None });
-    machine.propose().unwrap();
+    propose(&mut machine).unwrap();
     machine.persist();
     machine.hear(2, durable(1, 2, 3));
     let second = SnapshotMeta { size: 3, ..machine.raft.snapshot_point() };
@@ -669,10 +490,10 @@ fn r6_a_transfer_holds_the_log_back_until_the_follower_is_silent_for_long() {
 #[test]
 fn r6_a_transfer_goes_on_where_the_follower_says_unless_it_says_so_late() {
     let config = Config { log_memory_bytes: 1, snapshot_chunk_bytes: 2, ..Config::default() };
-    let mut machine = Machine::leader(config, 3, 0, &[]);
+    let mut machine = Machine::leader(config, 3, 0, 0, &[]);
     machine.persist();
     machine.hear(2, durable(1, 1, 1));
-    machine.propose().unwrap();
+    propose(&mut machine).unwrap();
     machine.persist();
     machine.hear(2, durable(1, 1, 2));
     let meta = SnapshotMeta { size: 8, ..machine.raft.snapshot_point() };
@@ -706,8 +527,13 @@ fn r6_a_transfer_goes_on_where_the_follower_says_unless_it_says_so_late() {
 // R6: snapshots.
 
 fn chunk(term: u64, last: EntryId, offset: u64, data: &'static [u8], done: bool) -> PeerMessage {
-    let meta =
-        SnapshotMeta { last, time: ClusterTime(77), configuration: configuration(3), size: 4, checksum: 0 };
+    let meta = SnapshotMeta {
+        last,
+        time: ClusterTime(77),
+        configuration: configuration(3, 0),
+        size: 4,
+        checksum: 0,
+    };
     let data = Bytes::from_static(data);
     let (time, round) = (ClusterTime(80), Round(1));
     PeerMessage::InstallSnapshot(InstallSnapshot { term: Term(term), meta, offset, data, done, time, round })
@@ -836,14 +662,14 @@ fn r6_after_a_crash_between_publishing_and_resetting_the_log_it_goes_on_behind_t
     let meta = SnapshotMeta {
         last: id(2, 9),
         time: ClusterTime(77),
-        configuration: configuration(3),
+        configuration: configuration(3, 0),
         size: 0,
         checksum: 0,
     };
     let hard_state = HardState { term: Term(3), voted_for: None };
     let snapshot = Some(meta);
-    let recovered = Recovered { hard_state, configuration: configuration(3), snapshot, entries: vec![] };
-    let mut machine = Machine::recovered(Config::default(), recovered);
+    let recovered = Recovered { hard_state, configuration: configuration(3, 0), snapshot, entries: vec![] };
+    let mut machine = Machine::recovered(Config::default(), 1, recovered);
     machine.hear(2, append(3, id(2, 9), vec![entry(3, 10)], 10));
     let batch = machine.write.as_ref().unwrap().1.clone();
     assert_eq!((batch.truncate_after, batch.entries), (Some(id(2, 9)), vec![entry(3, 10)]));
@@ -854,7 +680,7 @@ fn r6_after_a_crash_between_publishing_and_resetting_the_log_it_goes_on_behind_t
 
 #[test]
 fn r8_a_decision_of_another_term_is_refused() {
-    let mut machine = Machine::leader(Config::default(), 3, 4, &[]);
+    let mut machine = Machine::leader(Config::default(), 3, 0, 4, &[]);
     let now = machine.now;
     let propose =
         |raft: &mut Raft, term| raft.propose(now, EntryKind::Session, Bytes::new(), Some(Term(term)));
@@ -868,7 +694,7 @@ fn r8_a_decision_of_another_term_is_refused() {
 
 #[test]
 fn q3_a_read_waits_for_the_first_entry_of_the_term_and_for_a_round_begun_afterwards() {
-    let mut machine = Machine::leader(Config::default(), 3, 0, &[]);
+    let mut machine = Machine::leader(Config::default(), 3, 0, 0, &[]);
     machine.raft.read(machine.now, 7).unwrap();
     machine.drain();
     machine.hear(2, durable(1, 1, 0));
@@ -886,7 +712,7 @@ fn q3_a_read_waits_for_the_first_entry_of_the_term_and_for_a_round_begun_afterwa
 
 #[test]
 fn q3_reads_of_one_drain_share_a_round_and_an_older_answer_confirms_none() {
-    let mut machine = Machine::leader(Config::default(), 3, 0, &[]);
+    let mut machine = Machine::leader(Config::default(), 3, 0, 0, &[]);
     machine.persist();
     machine.hear(2, durable(1, 1, 1));
     (1..=3).for_each(|read| machine.raft.read(machine.now, read).unwrap());
@@ -901,7 +727,7 @@ fn q3_reads_of_one_drain_share_a_round_and_an_older_answer_confirms_none() {
 
 #[test]
 fn q3_reads_of_a_deposed_leader_fail() {
-    let mut machine = Machine::leader(Config::default(), 3, 0, &[]);
+    let mut machine = Machine::leader(Config::default(), 3, 0, 0, &[]);
     machine.raft.read(machine.now, 1).unwrap();
     machine.drain();
     let outputs =
@@ -927,7 +753,7 @@ fn q4_a_follower_is_fresh_while_it_hears_the_leader_and_has_applied_its_commit_i
 #[test]
 fn t1_a_new_leader_starts_from_the_latest_time_it_knows() {
     // The last entry, not committed, is of time 20.
-    let machine = Machine::leader(Config::default(), 3, 1, &[1, 1]);
+    let machine = Machine::leader(Config::default(), 3, 0, 1, &[1, 1]);
     assert_eq!(machine.raft.entry(Index(3)).unwrap().time, ClusterTime(20));
     // A heartbeat said 1000.
     let mut machine = Machine::follower(1, &[1, 1]);
@@ -938,7 +764,7 @@ fn t1_a_new_leader_starts_from_the_latest_time_it_knows() {
     machine.hear(2, PeerMessage::RequestVoteReply(reply));
     assert_eq!(machine.raft.entry(Index(3)).unwrap().time, ClusterTime(1_000));
     machine.pass(40);
-    machine.propose().unwrap();
+    propose(&mut machine).unwrap();
     assert_eq!(machine.raft.entry(Index(4)).unwrap().time, ClusterTime(1_040));
 }
 
@@ -946,7 +772,7 @@ fn t1_a_new_leader_starts_from_the_latest_time_it_knows() {
 
 #[test]
 fn late_answers_are_harmless() {
-    let mut machine = Machine::leader(Config::default(), 3, 4, &[1, 2]);
+    let mut machine = Machine::leader(Config::default(), 3, 0, 4, &[1, 2]);
     machine.persist();
     machine.hear(2, durable(3, 1, 3));
     assert_eq!(machine.raft.commit_index(), Index(0), "an answer of another term");
@@ -993,7 +819,7 @@ fn absurd_messages_are_ignored() {
             (follower.terms(), follower.raft.term(), follower.raft.commit_index()),
             (vec![1], Term(3), Index(0))
         );
-        let mut leader = Machine::leader(Config::default(), 3, 2, &[1]);
+        let mut leader = Machine::leader(Config::default(), 3, 0, 2, &[1]);
         leader.hear(2, message.clone());
         assert_eq!((leader.raft.role(), leader.raft.commit_index()), (Role::Leader, Index(0)), "{message:?}");
         for stranger in [1, 9] {
@@ -1010,7 +836,7 @@ fn a_second_leader_of_one_term_is_ignored() {
     machine.hear(2, append(3, EntryId::ZERO, vec![entry(3, 1)], 0));
     machine.hear(3, append(3, EntryId::ZERO, vec![entry(2, 1)], 1));
     assert_eq!((machine.terms(), machine.raft.leader()), (vec![3], Some(server(2))));
-    let mut leader = Machine::leader(Config::default(), 3, 2, &[]);
+    let mut leader = Machine::leader(Config::default(), 3, 0, 2, &[]);
     leader.hear(3, append(3, EntryId::ZERO, vec![entry(2, 1)], 1));
     assert_eq!((leader.raft.role(), leader.terms()), (Role::Leader, vec![3]));
 }

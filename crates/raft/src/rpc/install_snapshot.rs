@@ -1,4 +1,4 @@
-//! InstallSnapshot: in chunks, a window of them on the way, resumed where the follower stands (§5.3, R6).
+//! InstallSnapshot: in chunks, a window of them on the way, resumed where the follower stands (Figure 5.3, R6).
 
 use alloc::vec::Vec;
 

@@ -3,7 +3,8 @@
 use atomix_protocol::*;
 use atomix_raft::{Config, Input, Output, Role};
 
-use crate::machine::*;
+use atomix_testkit::scenario::Machine;
+use atomix_testkit::scenario::words::*;
 
 /// databendlabs/openraft#1802: the acknowledgements were not sorted before the median was taken, which made quorums
 /// of nothing.

@@ -4,7 +4,8 @@ use atomix_protocol::peer::*;
 use atomix_protocol::*;
 use atomix_raft::{Config, Input, Output};
 
-use crate::machine::*;
+use atomix_testkit::scenario::Machine;
+use atomix_testkit::scenario::words::*;
 
 /// canonical/raft#320: the leader's write failed after the entry had been sent, and its index was given to another
 /// payload in the same term. Here a failed write is one that never ends: nothing is written in its place, and no

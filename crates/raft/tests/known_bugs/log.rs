@@ -4,7 +4,8 @@ use atomix_protocol::peer::*;
 use atomix_protocol::*;
 use atomix_raft::{Config, Input, Output, Raft, Recovered};
 
-use crate::machine::*;
+use atomix_testkit::scenario::Machine;
+use atomix_testkit::scenario::words::*;
 
 /// A leader of term 1 with entries 1 and 2 that memory has dropped, which it reads for follower 3 now.
 fn reading() -> (Machine, Vec<Entry>) {

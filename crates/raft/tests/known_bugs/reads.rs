@@ -3,7 +3,8 @@
 use atomix_protocol::*;
 use atomix_raft::{Config, Output, Role};
 
-use crate::machine::*;
+use atomix_testkit::scenario::Machine;
+use atomix_testkit::scenario::words::*;
 
 /// etcd-io/etcd#20418 and etcd-io/raft#397: a leader that had been paused found answers from before its pause, took
 /// them for answers to the read that it was asked now, and had been deposed meanwhile.

@@ -4,7 +4,8 @@ use atomix_protocol::peer::*;
 use atomix_protocol::*;
 use atomix_raft::{Input, Output, Role};
 
-use crate::machine::*;
+use atomix_testkit::scenario::Machine;
+use atomix_testkit::scenario::words::*;
 
 /// sofastack/sofa-jraft#1243: the vote could not be written, and was granted.
 #[test]

@@ -1,4 +1,4 @@
-//! Where to look for the leader, and how soon.
+//! Where to look for the leader, and how soon (§6.1).
 
 use std::collections::BTreeSet;
 use std::time::Duration;

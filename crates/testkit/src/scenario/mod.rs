@@ -15,7 +15,7 @@
 //! ```
 //!
 //! [`run`] compares what happened with what the text says; [`record`] writes the text anew. The commands are those of
-//! [`text`]; those of [`members`] change who belongs to it. [`directed`] holds the two histories of the paper that no
+//! [`text`]; those of [`members`] change who belongs to it. A [`Machine`] is one of them by itself, and [`words`] are what it is told. [`directed`] holds the two histories of the paper that no
 //! random run finds.
 
 mod checker;
@@ -23,13 +23,16 @@ mod cluster;
 mod configurations;
 pub mod directed;
 pub mod leadership;
+mod machine;
 pub mod members;
 mod render;
 pub mod running;
 mod server;
 pub mod text;
+pub mod words;
 
 pub use checker::Checker;
 pub use cluster::{Cluster, Settings};
+pub use machine::Machine;
 pub use running::Running;
 pub use text::{record, run};

@@ -20,7 +20,25 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) fn new() -> Self {
-        Replica { table: Table::new(LIMITS), machine: Ledger::default(), time: 0 }
+        Replica::of(LIMITS)
+    }
+
+    pub(crate) fn of(limits: Limits) -> Self {
+        Replica { table: Table::new(limits), machine: Ledger::default(), time: 0 }
+    }
+
+    /// Its snapshot.
+    pub(crate) fn bytes(&self) -> Bytes {
+        let mut bytes = Vec::new();
+        self.table.snapshot(&self.machine).write_to(&mut bytes).expect("written to memory");
+        Bytes::from(bytes)
+    }
+
+    /// This one, as a snapshot has it.
+    pub(crate) fn restored(mut self, bytes: &Bytes) -> Self {
+        self.table.restore(bytes, &mut self.machine).expect("a snapshot");
+        self.time = self.table.applied().1.0;
+        self
     }
 
     /// One with that many open sessions, named by the indexes from 1 on.

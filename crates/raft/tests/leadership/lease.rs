@@ -5,12 +5,11 @@
 use std::time::Duration;
 
 use atomix_protocol::peer::*;
-use atomix_protocol::{
-    Address, ClusterTime, Configuration, EntryId, HardState, Incarnation, Index, LocalTime, Member,
-    MemberKind, Round, ServerId, Term,
-};
-use atomix_raft::{Config, ConfigError, Input, Output, Raft, Recovered, Role};
+use atomix_protocol::{ClusterTime, EntryId, Index, LocalTime, MemberKind, Round, ServerId, Term};
+use atomix_raft::{Config, ConfigError, Input, Output, Raft, Role};
 use atomix_testkit::scenario::Running;
+
+use crate::single::Single;
 
 const PROMISE: Duration = Duration::from_millis(300);
 
@@ -19,11 +18,7 @@ fn config() -> Config {
 }
 
 fn led(config: Config) -> Running {
-    let mut running = Running::new(3, &[], config);
-    running.elect_first(1);
-    running.run(500);
-    running.take_sent();
-    running
+    crate::led(Running::new(3, &[], config))
 }
 
 fn holds(running: &Running, id: u64) -> bool {
@@ -79,7 +74,7 @@ fn a_new_leader_waits_for_its_first_entry_all_the_same() {
     running.read(next).unwrap();
     running.run(50);
     assert_eq!(running.verdict(), Ok(()));
-    let mut leader = Machine::new(1, config(), Term(0));
+    let mut leader = one_of_three(1, config(), Term(0));
     leader.lead();
     leader.answer(2, Index(0));
     assert!(leader.raft.lease_holds(leader.now));
@@ -92,8 +87,8 @@ fn a_new_leader_waits_for_its_first_entry_all_the_same() {
 // What a follower promises.
 
 /// A follower of server 1 in term 3 that has promised 300 ms in round 5.
-fn promised() -> Machine {
-    let mut machine = Machine::new(3, Config::default(), Term(3));
+fn promised() -> Single {
+    let mut machine = one_of_three(3, Config::default(), Term(3));
     machine.now = machine.now + PROMISE;
     let said = machine.hear(1, append(3, 5, 300));
     assert!(matches!(
@@ -161,7 +156,7 @@ fn within_a_promise_nobody_campaigns() {
 
 #[test]
 fn a_process_that_comes_up_keeps_what_the_one_before_may_have_promised() {
-    let mut machine = Machine::new(3, Config::default(), Term(3));
+    let mut machine = one_of_three(3, Config::default(), Term(3));
     machine.pass(299);
     assert!(!granted(&machine.hear(2, request(4, None))) && !granted(&machine.hear(2, pre_vote(4))));
     assert!(
@@ -170,7 +165,7 @@ fn a_process_that_comes_up_keeps_what_the_one_before_may_have_promised() {
     );
     machine.pass(1);
     assert!(granted(&machine.hear(2, request(4, None))));
-    let mut fresh = Machine::new(3, Config::default(), Term(0));
+    let mut fresh = one_of_three(3, Config::default(), Term(0));
     assert!(granted(&fresh.hear(2, pre_vote(1))), "without a term nothing was ever acknowledged");
 }
 
@@ -209,7 +204,7 @@ fn a_promise_that_could_not_be_kept_across_a_restart_is_not_made() {
 
 #[test]
 fn a_snapshot_chunk_promises_nothing() {
-    let mut leader = Machine::new(1, config(), Term(0));
+    let mut leader = one_of_three(1, config(), Term(0));
     leader.lead();
     leader.answer(2, Index(1));
     let until = leader.raft.lease_until().expect("a lease");
@@ -225,7 +220,7 @@ fn a_snapshot_chunk_promises_nothing() {
 
 #[test]
 fn a_lease_counts_from_the_sending_of_a_round() {
-    let mut leader = Machine::new(1, config(), Term(0));
+    let mut leader = one_of_three(1, config(), Term(0));
     leader.lead();
     let sent = leader.now;
     leader.now = leader.now + Duration::from_millis(40);
@@ -297,7 +292,7 @@ fn etcd_raft_397_a_leader_that_stood_still_answers_nothing_by_lease() {
 /// here; a reading that lies before an earlier one extends nothing either.
 #[test]
 fn sofa_jraft_26_a_clock_that_runs_back_extends_no_lease() {
-    let mut leader = Machine::new(1, config(), Term(0));
+    let mut leader = one_of_three(1, config(), Term(0));
     leader.lead();
     leader.answer(2, Index(1));
     let until = leader.raft.lease_until();
@@ -313,7 +308,7 @@ fn sofa_jraft_26_a_clock_that_runs_back_extends_no_lease() {
 /// atomix/copycat PR 283: whether a server led was looked at before the state was read, and not afterwards.
 #[test]
 fn copycat_283_the_lease_is_looked_at_after_the_read() {
-    let mut leader = Machine::new(1, config(), Term(0));
+    let mut leader = one_of_three(1, config(), Term(0));
     leader.lead();
     leader.answer(2, Index(1));
     leader.raft.read(leader.now, 7).unwrap();
@@ -331,7 +326,7 @@ fn copycat_283_the_lease_is_looked_at_after_the_read() {
 
 #[test]
 fn a_read_that_insists_on_a_round_gets_one() {
-    let mut leader = Machine::new(1, config(), Term(0));
+    let mut leader = one_of_three(1, config(), Term(0));
     leader.lead();
     leader.answer(2, Index(1));
     assert!(leader.raft.lease_holds(leader.now));
@@ -345,7 +340,7 @@ fn a_read_that_insists_on_a_round_gets_one() {
 
 #[test]
 fn a_deposed_leader_keeps_to_its_lease() {
-    let mut leader = Machine::new(1, config(), Term(0));
+    let mut leader = one_of_three(1, config(), Term(0));
     leader.lead();
     leader.answer(2, Index(1));
     let later = AppendEntriesReply { term: Term(7), round: Round(0), outcome: AppendOutcome::StaleTerm };
@@ -363,21 +358,12 @@ fn leader_log() -> EntryId {
 
 #[test]
 fn a_leader_with_a_lease_gives_way_to_no_vote_that_a_stale_timeout_now_caused() {
-    let mut leader = Machine::new(1, config(), Term(0));
+    let mut leader = one_of_three(1, config(), Term(0));
     leader.lead();
     leader.answer(2, Index(1));
     let ask = RequestVote { term: Term(2), last: leader_log(), transfer: Some(Round(1)) };
     assert!(!granted(&leader.hear(3, PeerMessage::RequestVote(ask))));
     assert_eq!((leader.raft.role(), leader.raft.term()), (Role::Leader, Term(1)));
-}
-
-// One machine, by hand; the test is everyone else.
-
-struct Machine {
-    raft: Raft,
-    now: LocalTime,
-    /// What came of the last input.
-    last: Vec<Output>,
 }
 
 fn append(term: u64, round: u64, promise_ms: u32) -> PeerMessage {
@@ -392,79 +378,7 @@ fn append(term: u64, round: u64, promise_ms: u32) -> PeerMessage {
     })
 }
 
-impl Machine {
-    /// One of three, as it comes up.
-    fn new(id: u64, config: Config, term: Term) -> Self {
-        let member = |id: u64| Member {
-            id: ServerId(id),
-            incarnation: Incarnation(id.into()),
-            peer_address: Address::default(),
-            client_address: Address::default(),
-            kind: MemberKind::Voter,
-            priority: 0,
-        };
-        let members = (1..=3).map(member).collect();
-        let configuration = Configuration { members, next_server_id: 4, ..Configuration::default() };
-        let hard_state = HardState { term, voted_for: None };
-        let recovered = Recovered { hard_state, configuration, snapshot: None, entries: Vec::new() };
-        let now = LocalTime::from_millis(10_000);
-        Machine { raft: Raft::new(config, ServerId(id), recovered, 7, now), now, last: Vec::new() }
-    }
-
-    /// Its disk writes at once.
-    fn drain(&mut self) -> Vec<Output> {
-        self.last.clear();
-        loop {
-            let outputs = self.raft.drain(self.now);
-            if outputs.is_empty() {
-                return self.last.clone();
-            }
-            for output in outputs {
-                match &output {
-                    Output::Write { token, .. } => self.raft.step(self.now, Input::Written { token: *token }),
-                    Output::Committed { entries } => self.raft.applied(entries[entries.len() - 1].id.index),
-                    _ => {}
-                }
-                self.last.push(output);
-            }
-        }
-    }
-
-    fn input(&mut self, input: Input) -> Vec<PeerMessage> {
-        self.raft.step(self.now, input);
-        let outputs = self.drain().into_iter();
-        let sent = outputs.filter_map(|output| match output {
-            Output::Send { message, .. } => Some(message),
-            _ => None,
-        });
-        sent.collect()
-    }
-
-    fn hear(&mut self, from: u64, message: PeerMessage) -> Vec<PeerMessage> {
-        self.input(Input::Received { from: ServerId(from), message })
-    }
-
-    fn pass(&mut self, millis: u64) {
-        self.now = self.now + Duration::from_millis(millis);
-        self.input(Input::Tick);
-    }
-
-    /// Has it elected by server 2.
-    fn lead(&mut self) {
-        self.pass(700);
-        let (current, asked) = (self.raft.term(), self.raft.term().next());
-        self.hear(
-            2,
-            PeerMessage::PreVoteReply(PreVoteReply { asked, granted: true, current, sticky: false }),
-        );
-        self.hear(2, PeerMessage::RequestVoteReply(RequestVoteReply { term: asked, asked, granted: true }));
-        assert_eq!(self.raft.role(), Role::Leader);
-    }
-
-    /// A follower answers the last round.
-    fn answer(&mut self, from: u64, durable: Index) {
-        let outcome = AppendOutcome::Durable(durable);
-        let reply = AppendEntriesReply { term: self.raft.term(), round: self.raft.round(), outcome };
-        self.hear(from, PeerMessage::AppendEntriesReply(reply));
-    }
+/// One of three, as it comes up.
+fn one_of_three(id: u64, config: Config, term: Term) -> Single {
+    Single::new(id, config, term, &[1, 2, 3].map(|id| (id, MemberKind::Voter, 0)))
 }

@@ -1,44 +1,25 @@
 //! The replicated table: one test per rule, a naive twin, and the bytes of its snapshot.
 
-mod ledger;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::ledger::reply;
+use crate::replica::{Replica, TERM};
 use atomix_protocol::client::{EndReason, ReplyHeader, ReplyOutcome};
 use atomix_protocol::session::{Acknowledged, Close, CommandHeader, Expire, Open, RaiseLevel, SessionEntry};
 use atomix_protocol::{
     ClientId, ClusterTime, Entry, EntryId, EntryKind, Index, Sequence, SessionId, SessionKey, Term,
 };
 use atomix_session::TimerId;
-use atomix_session::table::{Effect, Limits, Lookup, Table};
+use atomix_session::table::{Effect, Limits, Lookup};
 use bytes::Bytes;
-use ledger::{Ledger, reply};
 use proptest::prelude::*;
 
-const TERM: Term = Term(3);
 const LIMITS: Limits = Limits { sessions: 3, window: 4 };
 
-/// A table, its machine, and the log so far.
-struct Replica {
-    table: Table,
-    machine: Ledger,
-    time: u64,
-}
-
 impl Replica {
-    fn new() -> Self {
-        Replica { table: Table::new(LIMITS), machine: Ledger::default(), time: 0 }
-    }
-
-    fn apply(&mut self, entry: &SessionEntry) -> Vec<Effect> {
-        self.apply_raw(EntryKind::Session, entry.encode())
-    }
-
-    fn apply_raw(&mut self, kind: EntryKind, payload: Bytes) -> Vec<Effect> {
-        let index = self.table.applied().0.next();
-        let entry = Entry { id: EntryId::new(TERM, index), time: ClusterTime(self.time), kind, payload };
-        self.table.apply(&entry, &mut self.machine)
+    fn small() -> Self {
+        Replica::of(LIMITS)
     }
 
     fn open(&mut self, client: u128, attempt: u64) -> Vec<Effect> {
@@ -53,7 +34,7 @@ impl Replica {
         }
     }
 
-    fn command(&mut self, session: SessionId, sequence: u64, body: &str) -> Effect {
+    fn command_at(&mut self, session: SessionId, sequence: u64, body: &str) -> Effect {
         self.command_from(session, sequence, 1, body)
     }
 
@@ -66,19 +47,6 @@ impl Replica {
         let mut effects = self.apply(entry);
         assert_eq!(effects.len(), 1, "{effects:?}");
         effects.remove(0)
-    }
-
-    fn bytes(&self) -> Bytes {
-        let mut bytes = Vec::new();
-        self.table.snapshot(&self.machine).write_to(&mut bytes).expect("written to memory");
-        Bytes::from(bytes)
-    }
-
-    fn restored(bytes: &Bytes) -> Self {
-        let mut replica = Replica::new();
-        replica.table.restore(bytes, &mut replica.machine).expect("a snapshot");
-        replica.time = replica.table.applied().1.0;
-        replica
     }
 }
 
@@ -130,7 +98,7 @@ fn gap(session: SessionId, expected: u64) -> Effect {
 
 #[test]
 fn rule_s1_a_retry_of_the_same_attempt_returns_the_same_session() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     assert_eq!(replica.open(7, 1), [opened(1, 7, 1, true)]);
     assert_eq!(replica.open(7, 1), [opened(1, 7, 1, false)]);
     assert_eq!(replica.table.opened_by(ClientId(7), 1), Some(SessionId(1)));
@@ -142,7 +110,7 @@ fn rule_s1_a_retry_of_the_same_attempt_returns_the_same_session() {
 
 #[test]
 fn rule_s1_another_key_is_another_opener() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     let first = replica.session(7);
     let SessionEntry::Open(mut stranger) = open(7, 1) else { panic!("an open") };
     stranger.key = SessionKey(1);
@@ -152,7 +120,7 @@ fn rule_s1_another_key_is_another_opener() {
 
 #[test]
 fn rule_s1_the_number_of_sessions_is_bounded() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     let sessions = [1, 2, 3].map(|client| replica.session(client));
     let refused = Effect::OpenRefused { client: ClientId(4), attempt: 1 };
     assert_eq!(replica.open(4, 1), [refused]);
@@ -165,13 +133,13 @@ fn rule_s1_the_number_of_sessions_is_bounded() {
 
 #[test]
 fn rule_s3_a_command_is_applied_iff_it_is_the_next() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     let session = replica.session(7);
-    assert_eq!(replica.command(session, 2, "b"), gap(session, 1));
-    assert_eq!(replica.command(session, 1, "a"), replied(session, 1, 3, "a", false));
-    assert_eq!(replica.command(session, 1, "other"), replied(session, 1, 3, "a", true));
-    assert_eq!(replica.command(session, u64::MAX, "z"), gap(session, 2));
-    assert_eq!(replica.command(session, 2, "b"), replied(session, 2, 6, "b", false));
+    assert_eq!(replica.command_at(session, 2, "b"), gap(session, 1));
+    assert_eq!(replica.command_at(session, 1, "a"), replied(session, 1, 3, "a", false));
+    assert_eq!(replica.command_at(session, 1, "other"), replied(session, 1, 3, "a", true));
+    assert_eq!(replica.command_at(session, u64::MAX, "z"), gap(session, 2));
+    assert_eq!(replica.command_at(session, 2, "b"), replied(session, 2, 6, "b", false));
     assert_eq!(replica.machine.applied.len(), 2);
     assert_eq!(replica.table.lookup(session, Sequence(3)), Lookup::New);
     let kept = Lookup::Kept(reply_header(1, 3, ReplyOutcome::Applied), reply(3, b"a"), false);
@@ -180,27 +148,30 @@ fn rule_s3_a_command_is_applied_iff_it_is_the_next() {
 
 #[test]
 fn rule_s3_a_reply_that_is_gone_is_never_applied_again() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     let session = replica.session(7);
-    replica.command(session, 1, "a");
+    replica.command_at(session, 1, "a");
     replica.command_from(session, 2, 2, "b");
     let gone = without_body(session, 1, 0, ReplyOutcome::ReplyGone, true);
-    assert_eq!(replica.command(session, 1, "a"), gone);
-    assert_eq!(replica.command(session, 0, "a"), without_body(session, 0, 0, ReplyOutcome::ReplyGone, true));
+    assert_eq!(replica.command_at(session, 1, "a"), gone);
+    assert_eq!(
+        replica.command_at(session, 0, "a"),
+        without_body(session, 0, 0, ReplyOutcome::ReplyGone, true)
+    );
     assert_eq!(replica.machine.applied.len(), 2);
 }
 
 #[test]
 fn rule_s4_replies_are_dropped_below_the_lowest_unanswered_and_bounded_by_the_window() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     let session = replica.session(7);
     for sequence in 1..=LIMITS.window {
-        replica.command(session, sequence, "a");
+        replica.command_at(session, sequence, "a");
     }
     let kept = |replica: &Replica| replica.table.session(session).map(|info| info.replies);
     assert_eq!(kept(&replica), Some(4));
     // The fifth would be a fifth reply to keep: refused until the client says that it has the first.
-    assert_eq!(replica.command(session, 5, "a"), gap(session, 5));
+    assert_eq!(replica.command_at(session, 5, "a"), gap(session, 5));
     assert!(matches!(replica.command_from(session, 5, 2, "a"), Effect::Reply { kept: false, .. }));
     assert_eq!(kept(&replica), Some(4));
     replica.apply(&SessionEntry::Acknowledge(vec![
@@ -210,26 +181,26 @@ fn rule_s4_replies_are_dropped_below_the_lowest_unanswered_and_bounded_by_the_wi
     assert_eq!(kept(&replica), Some(2));
     // What can't be is not believed: the reply is kept.
     replica.command_from(session, 6, u64::MAX, "a");
-    assert!(matches!(replica.command(session, 6, "a"), Effect::Reply { kept: true, .. }));
+    assert!(matches!(replica.command_at(session, 6, "a"), Effect::Reply { kept: true, .. }));
 }
 
 #[test]
 fn rule_s4_a_skip_consumes_its_sequence_and_does_nothing() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     let session = replica.session(7);
     let skip = |sequence| SessionEntry::Skip(header(session, sequence, 1));
     assert_eq!(replica.only(&skip(2)), gap(session, 1));
     assert_eq!(replica.only(&skip(1)), without_body(session, 1, 3, ReplyOutcome::Skipped, false));
     // Whichever copy came first decides, for the skip as for the command.
-    assert_eq!(replica.command(session, 1, "a"), without_body(session, 1, 3, ReplyOutcome::Skipped, true));
-    replica.command(session, 2, "b");
+    assert_eq!(replica.command_at(session, 1, "a"), without_body(session, 1, 3, ReplyOutcome::Skipped, true));
+    replica.command_at(session, 2, "b");
     assert_eq!(replica.only(&skip(2)), replied(session, 2, 5, "b", true));
     assert_eq!(replica.machine.applied.len(), 1);
 }
 
 #[test]
 fn rule_s7_only_an_expiry_of_the_current_term_ends_a_session() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     let session = replica.session(7);
     let expire = |term| SessionEntry::Expire(Expire { session, decided_in: term });
     assert_eq!(replica.apply(&expire(Term(TERM.0 - 1))), []);
@@ -242,12 +213,12 @@ fn rule_s7_only_an_expiry_of_the_current_term_ends_a_session() {
 
 #[test]
 fn rule_s9_a_session_ends_at_once_and_is_cleaned_up_in_slices() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     let (session, other) = (replica.session(7), replica.session(8));
     for sequence in 1..=4 {
         replica.command_from(session, sequence, sequence, "own");
     }
-    replica.command(other, 1, "own");
+    replica.command_at(other, 1, "own");
     for sequence in 5..=6 {
         replica.command_from(session, sequence, sequence, "own");
     }
@@ -255,11 +226,11 @@ fn rule_s9_a_session_ends_at_once_and_is_cleaned_up_in_slices() {
     assert_eq!(replica.apply(&close(session)), [ended(session, EndReason::Closed, true)]);
     // The first slice went with the ending entry.
     assert_eq!((replica.machine.owned[&session], replica.table.is_cleaning()), (4, true));
-    assert_eq!(replica.command(session, 7, "own"), ended(session, EndReason::Unknown, false));
+    assert_eq!(replica.command_at(session, 7, "own"), ended(session, EndReason::Unknown, false));
     assert_eq!(replica.table.lookup(session, Sequence(7)), Lookup::NoSession(EndReason::Unknown));
     assert_eq!(replica.machine.owned[&session], 2);
     // A clean-up survives a snapshot, and any entry carries it on.
-    let mut replica = Replica::restored(&replica.bytes());
+    let mut replica = Replica::small().restored(&replica.bytes());
     assert!(replica.table.is_cleaning());
     replica.apply_raw(EntryKind::NoOp, Bytes::new());
     assert!(!replica.table.is_cleaning() && !replica.machine.owned.contains_key(&session));
@@ -269,7 +240,7 @@ fn rule_s9_a_session_ends_at_once_and_is_cleaned_up_in_slices() {
 
 #[test]
 fn rule_s10_a_new_attempt_takes_over_and_a_late_copy_of_the_old_one_does_not() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     let first = replica.session(7);
     let taken = [ended(first, EndReason::TakenOver, true), opened(2, 7, 2, true)];
     assert_eq!(replica.open(7, 2), taken);
@@ -279,10 +250,10 @@ fn rule_s10_a_new_attempt_takes_over_and_a_late_copy_of_the_old_one_does_not() {
 
 #[test]
 fn rule_s11_what_took_effect_is_a_prefix_of_what_was_submitted() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     let session = replica.session(7);
     for sequence in [1, 3, 2, 3, 5, 1, 4, 2] {
-        replica.command(session, sequence, "a");
+        replica.command_at(session, sequence, "a");
     }
     let order: Vec<_> = replica.machine.applied.iter().map(|applied| applied.sequence).collect();
     assert_eq!(order, [1, 2, 3, 4]);
@@ -290,7 +261,7 @@ fn rule_s11_what_took_effect_is_a_prefix_of_what_was_submitted() {
 
 #[test]
 fn rule_t1_time_never_runs_back() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     replica.time = 500;
     replica.apply(&SessionEntry::Time);
     replica.time = 400;
@@ -300,7 +271,7 @@ fn rule_t1_time_never_runs_back() {
 
 #[test]
 fn rule_t2_timers_fire_before_the_entry_whose_time_passes_them() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     let session = replica.session(7);
     for (sequence, deadline) in [(1, 30), (2, 10), (3, 10), (4, 90)] {
         replica.command_from(session, sequence, sequence, &format!("timer {deadline}"));
@@ -315,7 +286,7 @@ fn rule_t2_timers_fire_before_the_entry_whose_time_passes_them() {
     let now = ClusterTime(30);
     assert_eq!(replica.machine.fired, [(7, now, TimerId(1)), (7, now, TimerId(2)), (7, now, TimerId(0))]);
     // Timers are part of the snapshot.
-    let mut replica = Replica::restored(&replica.bytes());
+    let mut replica = Replica::small().restored(&replica.bytes());
     assert_eq!(replica.table.next_deadline(), Some(ClusterTime(90)));
     replica.time = 90;
     replica.command_from(session, 5, 5, "timer 80");
@@ -327,7 +298,7 @@ fn rule_t2_timers_fire_before_the_entry_whose_time_passes_them() {
 
 #[test]
 fn rule_m2_what_does_not_decode_is_a_no_op() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     replica.session(7);
     let before = replica.machine.clone();
     for payload in [&b""[..], b"\x00", b"\xff\xff", b"\x02", b"\x01\x01", b"\x06trailing"] {
@@ -339,7 +310,7 @@ fn rule_m2_what_does_not_decode_is_a_no_op() {
 
 #[test]
 fn rule_m3_levels_only_rise_and_only_in_their_term() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     let mut raise = |level, decided_in| {
         let raise = RaiseLevel { kind: "map".into(), level, decided_in };
         assert_eq!(replica.apply(&SessionEntry::RaiseLevel(raise)), []);
@@ -348,14 +319,14 @@ fn rule_m3_levels_only_rise_and_only_in_their_term() {
     raise(3, TERM);
     raise(9, Term(1));
     assert_eq!(replica.table.levels().iter().collect::<Vec<_>>(), [("map", 4)]);
-    let restored = Replica::restored(&replica.bytes());
+    let restored = Replica::small().restored(&replica.bytes());
     assert_eq!(restored.table.levels().iter().collect::<Vec<_>>(), [("map", 4)]);
 }
 
 #[test]
 #[should_panic(expected = "applied once, in order: term 3 index 1")]
 fn an_entry_that_is_not_the_next_is_a_broken_invariant() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     replica.apply(&SessionEntry::Time);
     let id = EntryId::new(TERM, Index(1));
     let again = Entry { id, time: ClusterTime::ZERO, kind: EntryKind::NoOp, payload: Bytes::new() };
@@ -364,24 +335,24 @@ fn an_entry_that_is_not_the_next_is_a_broken_invariant() {
 
 #[test]
 fn dropped_replies_are_gone() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     let session = replica.session(7);
-    replica.command(session, 1, "a");
+    replica.command_at(session, 1, "a");
     replica.table.drop_replies();
     let gone = without_body(session, 1, 0, ReplyOutcome::ReplyGone, true);
-    assert_eq!(replica.command(session, 1, "a"), gone);
+    assert_eq!(replica.command_at(session, 1, "a"), gone);
 }
 
 /// A replica with something of everything.
 fn furnished() -> Replica {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     replica.time = 1_000;
     let (one, two) = (replica.session(7), replica.session(8));
-    replica.command(one, 1, "a");
-    replica.command(one, 2, "timer 2000");
+    replica.command_at(one, 1, "a");
+    replica.command_at(one, 2, "timer 2000");
     replica.only(&SessionEntry::Skip(header(one, 3, 2)));
     for sequence in 1..=3 {
-        replica.command(two, sequence, "own");
+        replica.command_at(two, sequence, "own");
     }
     replica.apply(&SessionEntry::Close(Close { session: two }));
     replica.apply(&SessionEntry::RaiseLevel(RaiseLevel { kind: "map".into(), level: 1, decided_in: TERM }));
@@ -398,12 +369,12 @@ fn rule_m4_equal_states_give_equal_bytes_and_a_snapshot_is_of_its_moment() {
     let (mut replica, twin) = (furnished(), furnished());
     assert_eq!((replica.bytes(), replica.table.digest()), (twin.bytes(), twin.table.digest()));
     let mut source = replica.table.snapshot(&replica.machine);
-    replica.command(SessionId(1), 6, "later");
+    replica.command_at(SessionId(1), 6, "later");
     assert_ne!(replica.table.digest(), twin.table.digest());
     let mut bytes = Vec::new();
     source.write_to(&mut bytes).expect("written to memory");
     assert_eq!(bytes, twin.bytes());
-    let restored = Replica::restored(&twin.bytes());
+    let restored = Replica::small().restored(&twin.bytes());
     assert_eq!(restored.bytes(), twin.bytes());
     assert_eq!(restored.machine, twin.machine);
 }
@@ -411,18 +382,18 @@ fn rule_m4_equal_states_give_equal_bytes_and_a_snapshot_is_of_its_moment() {
 #[test]
 fn rule_m4_a_kept_reply_survives_a_snapshot() {
     let mut replica = furnished();
-    let before = replica.command(SessionId(1), 5, "own");
+    let before = replica.command_at(SessionId(1), 5, "own");
     assert!(matches!(before, Effect::Reply { kept: true, .. }));
-    let mut restored = Replica::restored(&furnished().bytes());
-    assert_eq!(restored.command(SessionId(1), 5, "own"), before);
+    let mut restored = Replica::small().restored(&furnished().bytes());
+    assert_eq!(restored.command_at(SessionId(1), 5, "own"), before);
 }
 
 #[test]
 fn golden_bytes_of_the_sessions_part() {
-    let mut replica = Replica::new();
+    let mut replica = Replica::small();
     replica.time = 300;
     let one = replica.session(7);
-    replica.command(one, 1, "a");
+    replica.command_at(one, 1, "a");
     replica.only(&SessionEntry::Skip(header(one, 2, 2)));
     replica.command_from(one, 3, 2, "timer 500");
     let entry = SessionEntry::Command(header(one, 4, 2), Bytes::from_static(b"!send 1 hi"));
@@ -455,7 +426,7 @@ fn hex(bytes: &[u8]) -> String {
 fn no_damaged_snapshot_is_taken_for_another() {
     let bytes = furnished().bytes();
     let restore = |bytes: &[u8]| {
-        let mut replica = Replica::new();
+        let mut replica = Replica::small();
         replica.table.restore(&Bytes::copy_from_slice(bytes), &mut replica.machine).map(|()| replica.bytes())
     };
     for length in 0..bytes.len() {
@@ -477,7 +448,7 @@ fn no_damaged_snapshot_is_taken_for_another() {
 proptest! {
     #[test]
     fn hostile_snapshots_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let mut replica = Replica::new();
+        let mut replica = Replica::small();
         let _ = replica.table.restore(&Bytes::from(bytes), &mut replica.machine);
     }
 }
@@ -571,7 +542,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
     fn the_table_is_what_its_naive_twin_is(steps in proptest::collection::vec(step(), 1..120)) {
-        let (mut replica, mut twin) = (Replica::new(), Twin::default());
+        let (mut replica, mut twin) = (Replica::small(), Twin::default());
         for step in steps {
             let index = replica.table.applied().0.next().0;
             let pick = |place: usize| twin.sessions.keys().nth(place).copied().unwrap_or(1_000);
@@ -603,7 +574,7 @@ proptest! {
                     };
                     prop_assert_eq!(replica.apply(&entry), expected);
                 }
-                Step::Snapshot => replica = Replica::restored(&replica.bytes()),
+                Step::Snapshot => replica = Replica::small().restored(&replica.bytes()),
             }
             let open: Vec<_> = replica.table.sessions().map(|(session, _)| session.0).collect();
             prop_assert_eq!(open, twin.sessions.keys().copied().collect::<Vec<_>>());

@@ -1,47 +1,15 @@
 //! Handing leadership over (§3.10), because somebody asked for it or because another has priority. One test per rule,
 //! and one per bug that others had, named after what broke.
 
-use std::time::Duration;
-
 use atomix_protocol::change::TransferRefused;
-use atomix_protocol::peer::{
-    AppendEntries, AppendEntriesReply, AppendOutcome, PeerMessage, PreVote, PreVoteReply, RequestVoteReply,
-    TimeoutNow,
-};
-use atomix_protocol::{
-    Address, ClusterTime, Configuration, EntryId, EntryKind, HardState, Incarnation, Index, LocalTime,
-    Member, MemberKind, Round, ServerId, Term,
-};
-use atomix_raft::{Config, Input, Output, Raft, Recovered, Refused, Role};
+use atomix_protocol::peer::{AppendEntries, PeerMessage, PreVote, TimeoutNow};
+use atomix_protocol::{Address, ClusterTime, EntryId, EntryKind, Index, MemberKind, Round, ServerId, Term};
+use atomix_raft::{Config, Input, Raft, Refused, Role};
 use atomix_testkit::scenario::Running;
 use bytes::Bytes;
 
-/// Three servers that run; 1 leads.
-fn three() -> Running {
-    led(Running::new(3, &[], Config::default()))
-}
-
-fn led(mut running: Running) -> Running {
-    running.elect_first(1);
-    running.run(500);
-    running.take_sent();
-    running
-}
-
-fn role(running: &Running, id: u64) -> Role {
-    running.raft(id).expect("it is up").role()
-}
-
-fn term(running: &Running, id: u64) -> Term {
-    running.raft(id).expect("it is up").term()
-}
-
-fn told_to_campaign(running: &mut Running) -> Vec<u64> {
-    let sent = running.take_sent().into_iter();
-    sent.filter(|(_, _, message)| matches!(message, PeerMessage::TimeoutNow(_)))
-        .map(|(_, to, _)| to)
-        .collect()
-}
+use crate::single::Single;
+use crate::{led, role, term, three, told_to_campaign};
 
 #[test]
 fn the_server_named_takes_over_at_once() {
@@ -237,8 +205,8 @@ fn canonical_raft_203_a_transfer_needs_no_pre_vote() {
 fn hashicorp_raft_605_the_leader_itself_is_refused_its_pre_vote() {
     let mut machine = single(MemberKind::Voter);
     let last = EntryId::ZERO;
-    let reply = |outputs: Vec<Output>| match &outputs[..] {
-        [Output::Send { message: PeerMessage::PreVoteReply(reply), .. }] => reply.granted,
+    let reply = |said: Vec<PeerMessage>| match &said[..] {
+        [PeerMessage::PreVoteReply(reply)] => reply.granted,
         other => panic!("{other:?}"),
     };
     let ask = |term| PeerMessage::PreVote(PreVote { term: Term(term), last });
@@ -314,12 +282,17 @@ fn a_voter_that_lags_or_is_silent_gets_no_leadership_for_its_priority() {
 #[test]
 fn priority_is_tried_at_a_bounded_rate() {
     // 2 and 3 answer and hold everything, and never campaign.
-    let mut leader =
-        Single::new(1, Term(0), &[(1, 0), (2, 5), (3, 0)].map(|(id, p)| (id, MemberKind::Voter, p)));
+    let mut leader = Single::new(
+        1,
+        Config::default(),
+        Term(0),
+        &[(1, 0), (2, 5), (3, 0)].map(|(id, p)| (id, MemberKind::Voter, p)),
+    );
     leader.lead();
     for _ in 0..60_000 / 50 {
         leader.pass(50);
-        leader.all_answer();
+        let last = leader.raft.last().index;
+        [2, 3].into_iter().for_each(|from| leader.answer(from, last));
     }
     assert_eq!(leader.raft.role(), Role::Leader);
     let marks = leader.raft.marks();
@@ -346,79 +319,6 @@ fn leadership_that_was_given_away_is_not_given_back_for_priority() {
     assert_eq!((next.is_some(), running.leader()), (true, Some(1)), "until that term is over");
 }
 
-// One machine, by hand.
-
-struct Single {
-    raft: Raft,
-    now: LocalTime,
-}
-
-impl Single {
-    fn new(id: u64, term: Term, members: &[(u64, MemberKind, u8)]) -> Self {
-        let member = |(id, kind, priority): &(u64, MemberKind, u8)| Member {
-            id: ServerId(*id),
-            incarnation: Incarnation((*id).into()),
-            peer_address: Address::default(),
-            client_address: Address::default(),
-            kind: *kind,
-            priority: *priority,
-        };
-        let members = members.iter().map(member).collect();
-        let configuration = Configuration { members, next_server_id: 4, ..Configuration::default() };
-        let hard_state = HardState { term, voted_for: None };
-        let recovered = Recovered { hard_state, configuration, snapshot: None, entries: Vec::new() };
-        let raft = Raft::new(Config::default(), ServerId(id), recovered, 7, LocalTime::from_millis(1_000));
-        // Whatever the process before it may have promised is over (R3).
-        Single { raft, now: LocalTime::from_millis(1_300) }
-    }
-
-    /// Gives it an input, and has its disk write at once. What it sends.
-    fn input(&mut self, input: Input) -> Vec<Output> {
-        let mut sent = Vec::new();
-        let mut inputs = vec![input];
-        while let Some(input) = inputs.pop() {
-            self.raft.step(self.now, input);
-            for output in self.raft.drain(self.now) {
-                match output {
-                    Output::Write { token, .. } => inputs.push(Input::Written { token }),
-                    Output::Send { .. } => sent.push(output),
-                    _ => {}
-                }
-            }
-        }
-        sent
-    }
-
-    fn hear(&mut self, from: u64, message: PeerMessage) -> Vec<Output> {
-        self.input(Input::Received { from: ServerId(from), message })
-    }
-
-    fn pass(&mut self, millis: u64) {
-        self.now = self.now + Duration::from_millis(millis);
-        self.input(Input::Tick);
-    }
-
-    /// Has it elected by server 2.
-    fn lead(&mut self) {
-        self.pass(700);
-        let (current, asked) = (self.raft.term(), self.raft.term().next());
-        let granted = PreVoteReply { asked, granted: true, current, sticky: false };
-        self.hear(2, PeerMessage::PreVoteReply(granted));
-        let granted = RequestVoteReply { term: asked, asked, granted: true };
-        self.hear(2, PeerMessage::RequestVoteReply(granted));
-        assert_eq!(self.raft.role(), Role::Leader);
-    }
-
-    /// 2 and 3 say that they hold everything.
-    fn all_answer(&mut self) {
-        let outcome = AppendOutcome::Durable(self.raft.last().index);
-        let reply = AppendEntriesReply { term: self.raft.term(), round: self.raft.round(), outcome };
-        [2, 3]
-            .into_iter()
-            .for_each(|from| drop(self.hear(from, PeerMessage::AppendEntriesReply(reply.clone()))));
-    }
-}
-
 fn timeout_now(term: u64, round: u64) -> PeerMessage {
     PeerMessage::TimeoutNow(TimeoutNow { term: Term(term), round: Round(round) })
 }
@@ -426,7 +326,9 @@ fn timeout_now(term: u64, round: u64) -> PeerMessage {
 /// Server 3, which follows server 1 in term 3.
 fn single(kind: MemberKind) -> Single {
     let members = [(1, MemberKind::Voter, 0), (2, MemberKind::Voter, 0), (3, kind, 0)];
-    let mut single = Single::new(3, Term(3), &members);
+    let mut single = Single::new(3, Config::default(), Term(3), &members);
+    // Whatever the process before it may have promised is over (R3).
+    single.pass(300);
     let heartbeat = AppendEntries {
         term: Term(3),
         prev: EntryId::ZERO,

@@ -1,13 +1,11 @@
 //! What a leader keeps of events beside the log: one test per rule.
 
-mod ledger;
-mod replica;
-
 use atomix_protocol::session::{Acknowledged, SessionEntry};
 use atomix_protocol::{Index, Sequence, SessionId};
 use atomix_session::deliveries::Deliveries;
 use atomix_session::table::Backlog;
-use replica::{Replica, TERM};
+
+use crate::replica::{Replica, TERM};
 
 const ONE: SessionId = SessionId(1);
 const MOST: Backlog = Backlog { events: 40, bytes: 1 << 20 };

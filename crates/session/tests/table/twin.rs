@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use atomix_protocol::SessionId;
 use proptest::prelude::*;
 
-use super::{awaited, texts};
+use crate::events::{awaited, texts};
 use crate::replica::{Replica, TERM};
 
 /// Outboxes, kept as simply as can be.
@@ -113,7 +113,7 @@ proptest! {
                     twin.sessions.remove(&session);
                 }
                 Step::Snapshot => {
-                    replica = Replica::restored(&replica.bytes());
+                    replica = Replica::new().restored(&replica.bytes());
                     continue;
                 }
             }

@@ -1,37 +1,21 @@
 //! Events in the replicated table: one test per rule, a naive twin, and the snapshot.
 
-mod ledger;
-mod replica;
-mod twin;
-
 use atomix_protocol::client::ReplyOutcome;
 use atomix_protocol::session::{Close, SessionEntry};
 use atomix_protocol::{EntryKind, Index, InstanceId, SessionId, Term, limits};
 use atomix_session::table::{Backlog, Effect, Event, Lookup};
 use bytes::Bytes;
-use replica::{Replica, TERM};
+
+use crate::replica::{Replica, TERM};
 
 impl Replica {
     fn close(&mut self, session: u64) -> Vec<Effect> {
         self.apply(&SessionEntry::Close(Close { session: SessionId(session) }))
     }
-
-    fn bytes(&self) -> Bytes {
-        let mut bytes = Vec::new();
-        self.table.snapshot(&self.machine).write_to(&mut bytes).expect("written to memory");
-        Bytes::from(bytes)
-    }
-
-    fn restored(bytes: &Bytes) -> Self {
-        let mut replica = Replica::new();
-        replica.table.restore(bytes, &mut replica.machine).expect("a snapshot");
-        replica.time = replica.table.applied().1.0;
-        replica
-    }
 }
 
 /// The events of an index for a session: who published before, and the texts of the parts in order.
-fn texts(replica: &Replica, session: u64, index: u64) -> Option<(u64, Vec<String>)> {
+pub(crate) fn texts(replica: &Replica, session: u64, index: u64) -> Option<(u64, Vec<String>)> {
     let mut events = replica.table.events(SessionId(session), Index(index - 1));
     let (_, event) = events.next().filter(|(at, _)| at.0 == index)?;
     let text = |(instance, body): &(InstanceId, u32)| {
@@ -53,7 +37,7 @@ fn given_up(session: u64) -> Effect {
     Effect::GivenUp { session: SessionId(session) }
 }
 
-fn awaited(replica: &Replica, index: u64) -> Vec<u64> {
+pub(crate) fn awaited(replica: &Replica, index: u64) -> Vec<u64> {
     replica.table.awaited(Index(index)).map(|session| session.0).collect()
 }
 
@@ -333,7 +317,7 @@ fn furnished() -> Replica {
 fn rule_m4_outboxes_are_in_the_snapshot_and_go_on_after_it() {
     let (mut replica, twin) = (furnished(), furnished());
     assert_eq!((replica.bytes(), replica.table.digest()), (twin.bytes(), twin.table.digest()));
-    let mut restored = Replica::restored(&replica.bytes());
+    let mut restored = Replica::new().restored(&replica.bytes());
     assert_eq!(restored.bytes(), replica.bytes());
     for replica in [&mut replica, &mut restored] {
         replica.time = 2_000;
@@ -393,7 +377,7 @@ fn rule_m4_a_shared_body_is_written_once_and_shared_again() {
     replica.command(1, &format!("fill 100000 {}", all.join(",")));
     let bytes = replica.bytes();
     assert!(bytes.len() < before + 110_000, "{} bytes more", bytes.len() - before);
-    let restored = Replica::restored(&bytes);
+    let restored = Replica::new().restored(&bytes);
     let pointer = |session| {
         let (_, event) = restored.table.events(SessionId(session), Index::ZERO).next().expect("one");
         assert_eq!(event.bodies[0].len(), 100_000);
