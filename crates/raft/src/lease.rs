@@ -11,7 +11,7 @@ use core::time::Duration;
 use atomix_protocol::mutant::Mutant;
 use atomix_protocol::{Index, LocalTime, Round, Term};
 
-use crate::role::State;
+use crate::role::{Leader, State};
 use crate::{Config, Raft, quorum};
 
 /// Most rounds whose beginning is remembered while no quorum has answered them.
@@ -104,6 +104,13 @@ impl Lease {
     }
 }
 
+impl Leader {
+    /// Whether followers are asked for promises: not once somebody was told to campaign, who could not be elected then.
+    pub(crate) fn asks_for_promises(&self) -> bool {
+        self.hand_over.as_ref().is_none_or(|hand_over| !hand_over.told)
+    }
+}
+
 impl Raft {
     /// Until when this leader may answer linearizable reads without a round; `None` without a lease.
     ///
@@ -160,7 +167,10 @@ impl Raft {
 
     /// How long followers are asked to promise, on the wire.
     pub(crate) fn promise_ms(&self) -> u32 {
-        promise_ms(&self.config)
+        match &self.state {
+            State::Leader(leader) if !leader.asks_for_promises() => 0,
+            _ => promise_ms(&self.config),
+        }
     }
 }
 

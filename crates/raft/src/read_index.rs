@@ -98,7 +98,9 @@ impl Raft {
     pub(crate) fn begin_round(&mut self, now: LocalTime) {
         if let State::Leader(leader) = &mut self.state {
             leader.reads.begin();
-            leader.lease.begin(leader.reads.round, now);
+            if leader.asks_for_promises() {
+                leader.lease.begin(leader.reads.round, now);
+            }
         }
     }
 

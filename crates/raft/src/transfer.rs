@@ -32,6 +32,8 @@ pub(crate) struct HandOver {
     /// Given up then.
     until: LocalTime,
     cause: Cause,
+    /// It was told to campaign. From then on nobody is asked for a promise: what a vote lifts is known (R3).
+    pub(crate) told: bool,
 }
 
 /// A voter that answers.
@@ -98,7 +100,7 @@ impl Raft {
     fn hand_over(&mut self, now: LocalTime, to: ServerId, cause: Cause) {
         let until = now + self.config.election_timeout.1;
         if let State::Leader(leader) = &mut self.state {
-            leader.hand_over = Some(HandOver { to, until, cause });
+            leader.hand_over = Some(HandOver { to, until, cause, told: false });
             self.marks.hand_over_begun += 1;
         }
         self.pursue_hand_over();
@@ -109,10 +111,12 @@ impl Raft {
     pub(crate) fn pursue_hand_over(&mut self) {
         let last = self.log.last().index;
         let State::Leader(leader) = &mut self.state else { return };
-        let Some(to) = leader.hand_over.as_ref().map(|hand_over| hand_over.to) else { return };
+        let Some(hand_over) = &mut leader.hand_over else { return };
+        let to = hand_over.to;
         if leader.progress.get(&to).is_none_or(|progress| progress.match_index() < last) {
             return;
         }
+        hand_over.told = true;
         let round = leader.reads.round;
         leader.lease.give_up(round);
         self.send(to, PeerMessage::TimeoutNow(TimeoutNow { term: self.hard_state.term, round }));

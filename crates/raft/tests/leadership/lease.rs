@@ -271,6 +271,52 @@ fn a_lease_that_was_given_up_resumes_with_a_fresh_round() {
     assert!(running.raft(1).map(Raft::term) >= before);
 }
 
+/// Found by the simulator (seed 13514): the heartbeat behind the TimeoutNow had everyone promise anew, and whom it told to campaign
+/// never got a vote.
+#[test]
+fn promises_do_not_hold_up_a_hand_over() {
+    let mut running = Running::new(5, &[0, 5, 0, 0, 0], config());
+    running.elect_first(1);
+    running.run(3_500);
+    assert_eq!((running.leader(), running.verdict()), (Some(2), Ok(())));
+    // Heartbeats go out while the word is on its way.
+    running.hold(2, 3);
+    assert_eq!(running.transfer(2, Some(3)), Ok(ServerId(3)));
+    running.run(200);
+    running.release(2, 3);
+    running.run(5);
+    assert_eq!((running.leader(), running.verdict()), (Some(3), Ok(())));
+}
+
+#[test]
+fn a_leader_that_told_another_to_campaign_asks_for_no_promise() {
+    let mut leader = one_of_three(1, config(), Term(0));
+    leader.lead();
+    [2, 3].into_iter().for_each(|from| leader.answer(from, Index(1)));
+    leader.raft.transfer(leader.now, Some(ServerId(2))).expect("it begins");
+    assert_eq!(promises(&leader.drain()), Vec::<u32>::new(), "a TimeoutNow");
+    for _ in 0..11 {
+        leader.pass(50);
+        assert_eq!(promises(&leader.last), [0, 0]);
+        [2, 3].into_iter().for_each(|from| leader.answer(from, Index(1)));
+        assert_eq!(leader.raft.lease_until(), None, "what was not promised is no lease");
+    }
+    leader.pass(50);
+    assert_eq!(leader.raft.lease_until(), None);
+    assert_eq!(promises(&leader.last), [300, 300], "it came to nothing");
+    leader.answer(2, Index(1));
+    assert!(leader.raft.lease_holds(leader.now));
+}
+
+/// What the messages ask followers to promise, in milliseconds.
+fn promises(outputs: &[Output]) -> Vec<u32> {
+    let appends = outputs.iter().filter_map(|output| match output {
+        Output::Send { message: PeerMessage::AppendEntries(append), .. } => Some(append.promise_ms),
+        _ => None,
+    });
+    appends.collect()
+}
+
 /// etcd-io/raft#397 and etcd-io/etcd#20418: a leader that had stood still answered reads as of what it knew before.
 #[test]
 fn etcd_raft_397_a_leader_that_stood_still_answers_nothing_by_lease() {
