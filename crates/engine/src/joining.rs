@@ -89,7 +89,8 @@ impl Engine {
             return;
         }
         // Whoever was removed and has not heard of it yet does not come back: its directory has an id already (I3).
-        let removed = server.is_some_and(|id| self.configuration().is_none_or(|c| c.member(id).is_none()));
+        let removed = server.is_some_and(|id| self.configuration().is_none_or(|c| c.member(id).is_none()))
+            || self.members.has_departed(wish.incarnation);
         if removed || !self.is_established() {
             return;
         }

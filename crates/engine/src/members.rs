@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use atomix_protocol::change::{Change, ChangeRefused, TransferRefused};
 use atomix_protocol::client::{ClientResponse, Manage, ManageAction, ManageOutcome, Managed};
-use atomix_protocol::{Address, Configuration, Index, LinkId, LocalTime, Member, ServerId, Term};
+use atomix_protocol::{
+    Address, Configuration, Incarnation, Index, LinkId, LocalTime, Member, ServerId, Term,
+};
 use atomix_raft::Role;
 
 use crate::Notice;
@@ -58,6 +60,11 @@ impl Members {
     pub(crate) fn forget(&mut self, link: LinkId) {
         self.changes.retain(|waiting| waiting.link != link);
         self.transfers.retain(|waiting| waiting.link != link);
+    }
+
+    /// Whether a member with that directory was removed lately: what it asked for before is void.
+    pub(crate) fn has_departed(&self, directory: Incarnation) -> bool {
+        self.departed.values().any(|(member, _)| member.incarnation == directory)
     }
 
     fn waiting_on(&self, link: LinkId) -> usize {
@@ -152,6 +159,8 @@ impl Engine {
             }
         }
         self.members.committed = Some(configuration.clone());
+        // Whoever held a level back may be gone (M3).
+        self.levels.stale = true;
         let joint = configuration.outgoing_voters.is_some();
         let (index, members) = (configuration.index, configuration.members.len());
         self.notice(Notice::Configuration { index, members, joint });

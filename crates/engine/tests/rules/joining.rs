@@ -157,6 +157,27 @@ fn i3_a_removed_server_that_still_wants_a_vote_does_not_come_back() {
     assert_eq!(world.status(leader).members.len(), 3);
 }
 
+/// Found by the simulator (full, seed 10354): what a server had asked for before it was taken in arrived when it had been removed
+/// again. It was added once more, under another id than its directory knew, and nobody ever listened to it.
+#[test]
+fn i3_a_wish_from_before_a_removal_is_void() {
+    let mut world = formed();
+    let fourth = world.joiner(&[0]);
+    world.start(fourth);
+    world.until("a learner", |world| world.status(fourth).server.is_some());
+    let leader = world.leader().expect("one");
+    let wish = world.newcomer(fourth, MemberKind::Voter);
+    let hello =
+        Hello { role: Role::Peer, incarnation: wish.incarnation, ..Hello::of_client(None, BootNonce(4)) };
+    let desk = world.desk_of(leader, hello);
+    world.isolate(fourth);
+    world.changed(|change| change.remove = vec![ServerId(4)]);
+    world.say(desk, &Frame::Bootstrap(BootstrapMessage::Join(wish)));
+    world.run(Duration::from_secs(1));
+    let status = world.status(leader);
+    assert_eq!((status.members.len(), world.engine(leader).marks().joins), (3, 1), "{status:?}");
+}
+
 /// A server of three is wiped, and comes back through the others. Its number.
 fn wiped() -> (World, usize) {
     let mut world = formed();
