@@ -171,6 +171,15 @@ impl ReplicaBuilder {
         self
     }
 
+    /// Lets the server, when it leads, answer linearizable reads without asking a majority each time: while one has promised to
+    /// elect nobody else. A promise lasts `lease`, at most the shortest election timeout of every server, and is renewed with each
+    /// heartbeat. Reads stay linearizable as long as no machine's clock runs more than 5 % faster or slower than real time; without a
+    /// lease, the default, they need no clock. After a leader is lost, the next is elected no sooner than promises have run out.
+    pub fn lease_reads(mut self, lease: Duration) -> Self {
+        self.server.lease = lease;
+        self
+    }
+
     /// Shortest and longest session timeout that the server grants to clients.
     pub fn session_timeouts(mut self, shortest: Duration, longest: Duration) -> Self {
         self.server.session_timeouts = (shortest, longest);

@@ -26,6 +26,9 @@ pub async fn run(args: Serve) -> Result<(), Failure> {
     if let Some((shortest, longest)) = args.election_timeout {
         builder = builder.election_timeout(shortest, longest);
     }
+    if let Some(lease) = args.lease {
+        builder = builder.lease_reads(lease);
+    }
     if let Some(bytes) = args.snapshot_log_bytes {
         builder = builder.snapshot_log_bytes(bytes);
     }

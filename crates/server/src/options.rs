@@ -24,6 +24,10 @@ pub struct ServerOptions {
     pub heartbeat: Duration,
     /// Shortest and longest election timeout.
     pub election_timeout: (Duration, Duration),
+    /// A leader answers linearizable reads by itself while a majority has promised, for this long each time, to elect nobody else:
+    /// sound as long as no clock runs more than 5 % faster or slower than real time. Zero, the default: each read asks a majority.
+    /// At most the shortest election timeout of every server (R3).
+    pub lease: Duration,
     /// Bounds of a session's timeout.
     pub session_timeouts: (Duration, Duration),
     /// Most bytes of one command or query.
@@ -59,6 +63,7 @@ impl ServerOptions {
             priority: 0,
             heartbeat: limits::HEARTBEAT,
             election_timeout: limits::ELECTION_TIMEOUT,
+            lease: Duration::ZERO,
             session_timeouts: (limits::SESSION_TIMEOUT_MIN, limits::SESSION_TIMEOUT_MAX),
             command_bytes: limits::COMMAND_BYTES,
             snapshot_log_bytes: limits::SNAPSHOT_LOG_BYTES,

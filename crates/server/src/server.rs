@@ -173,6 +173,7 @@ fn engine_options(options: &ServerOptions) -> Result<Options, ServerError> {
     (engine.kind, engine.priority) = (options.kind, options.priority);
     engine.raft.heartbeat = options.heartbeat;
     engine.raft.election_timeout = options.election_timeout;
+    engine.raft.promise = options.lease;
     engine.raft.log_memory_bytes = options.log_memory_bytes;
     engine.session_timeouts = options.session_timeouts;
     engine.command_bytes = options.command_bytes;

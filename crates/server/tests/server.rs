@@ -154,6 +154,7 @@ async fn settings_are_checked_first() {
     check(|options| options.heartbeat = options.election_timeout.0).await;
     check(|options| options.election_timeout.1 = options.election_timeout.0).await;
     check(|options| options.log_memory_bytes = 0).await;
+    check(|options| options.lease = options.election_timeout.0 + Duration::from_millis(1)).await;
 }
 
 /// Panics where a real one would return an error.

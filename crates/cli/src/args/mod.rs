@@ -140,6 +140,10 @@ pub struct Serve {
     /// Shortest and longest election timeout [default: 300ms..600ms]
     #[arg(long, value_name = "SHORTEST..LONGEST", value_parser = range)]
     pub election_timeout: Option<(Duration, Duration)>,
+    /// When it leads, answer linearizable reads without asking a majority, on promises that last so long: sound while no clock runs more
+    /// than 5 % fast or slow. At most the shortest election timeout [default: none]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub lease: Option<Duration>,
     /// Take a snapshot when the log since the last one is longer than this, and than that snapshot [default: 64 MiB]
     #[arg(long, value_name = "BYTES")]
     pub snapshot_log_bytes: Option<u64>,
