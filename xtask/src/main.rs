@@ -11,6 +11,7 @@ mod mutants;
 mod sim;
 mod spec;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 const HELP: &str = "\
@@ -45,7 +46,8 @@ fn main() -> ExitCode {
         "examples" => examples::run(rest),
         "bench" => bench::run(rest),
         "help" | "--help" | "-h" => {
-            println!("{HELP}");
+            // Whoever reads may have had enough of it.
+            let _ = writeln!(std::io::stdout(), "{HELP}");
             ExitCode::SUCCESS
         }
         other => usage(&format!("unknown task `{other}`")),

@@ -51,7 +51,10 @@ async fn a_wrong_call_exits_with_2() {
         (&["lock", "run", "/l", "--cluster", "a:1", "--no-wait", "--wait", "1s", "--", "true"], "--wait"),
         (&["lock", "run", "/l", "--cluster", "a:1", "--grace", "2s", "--", "true"], "--session-timeout"),
         (&["delete", "/m", "--cluster"], "--cluster"),
-        (&["serve", "--listen", "a:1", "--bootstrap", "a:1,b", "--data-dir", "d"], "not an address"),
+        (
+            &["serve", "--listen", "a:1", "--bootstrap", "a:1,b", "--data-dir", "/dev/null/d"],
+            "not an address",
+        ),
     ] {
         run(arguments).await.check(2, &[word]);
     }

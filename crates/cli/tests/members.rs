@@ -341,10 +341,16 @@ async fn wrong_calls_and_unreachable_clusters_have_their_codes() {
         (&["member", "demote", "4", "--to", "voter", "--cluster", "a:1"], "voter"),
         (&["member", "plan", "--cluster", "a:1"], "--remove"),
         (&["member", "list"], "--cluster"),
-        (&["serve", "--listen", "a:1", "--data-dir", "d"], "--bootstrap"),
-        (&["serve", "--listen", "a:1", "--data-dir", "d", "--bootstrap", "a:1", "--join", "b:1"], "--join"),
-        (&["serve", "--listen", "a:1", "--data-dir", "d", "--bootstrap", "a:1", "--as", "voter"], "--as"),
-        (&["serve", "--listen", "a:1", "--data-dir", "d", "--join", "b:1", "--as", "king"], "king"),
+        (&["serve", "--listen", "a:1", "--data-dir", "/dev/null/d"], "--bootstrap"),
+        (
+            &["serve", "--listen", "a:1", "--data-dir", "/dev/null/d", "--bootstrap", "a:1", "--join", "b:1"],
+            "--join",
+        ),
+        (
+            &["serve", "--listen", "a:1", "--data-dir", "/dev/null/d", "--bootstrap", "a:1", "--as", "voter"],
+            "--as",
+        ),
+        (&["serve", "--listen", "a:1", "--data-dir", "/dev/null/d", "--join", "b:1", "--as", "king"], "king"),
     ] {
         run(arguments).await.check(2, &[word]);
     }
