@@ -252,6 +252,11 @@ impl Engine {
             self.notice(Notice::Refused { link: id, detail: "a configuration that can't be".into() });
             return;
         }
+        // It was in there, and is no more: an id of its own that it took from there would be gone already (I3).
+        let outside = matches!(&self.standing, Standing::Empty { outside_of } if *outside_of == Some(configuration.cluster));
+        if outside && configuration.index < self.members.absent_from {
+            return;
+        }
         let mut place = self.own_record(&configuration);
         if Mutant::C10.active() {
             let here = &self.options.address;
@@ -278,6 +283,7 @@ impl Engine {
         if outside_of.is_some_and(|met| met != cluster) {
             return;
         }
+        self.members.absent_from = self.members.absent_from.max(configuration.index);
         if outside_of.replace(cluster).is_none() {
             self.marks.joiner += 1;
             self.notice(Notice::Joiner { cluster });

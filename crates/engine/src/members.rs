@@ -31,6 +31,8 @@ pub(crate) struct Members {
     pub(crate) departed: BTreeMap<ServerId, (Member, LocalTime)>,
     /// Where the members are of the cluster that this server asks to be taken in.
     pub(crate) asked: Vec<Address>,
+    /// The newest configuration in which it was found not to be.
+    pub(crate) absent_from: Index,
     /// When to ask the leader for a better place.
     pub(crate) next_wish: Option<LocalTime>,
     /// The configurations that the links were last aimed by: in use, and committed.

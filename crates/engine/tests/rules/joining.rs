@@ -178,6 +178,30 @@ fn i3_a_wish_from_before_a_removal_is_void() {
     assert_eq!((status.members.len(), world.engine(leader).marks().joins), (3, 1), "{status:?}");
 }
 
+/// Found by the simulator (full, seed 17079): while it was added anew, a joiner was told of its former place by a server that was
+/// behind, and took it.
+#[test]
+fn i3_a_joiner_takes_no_place_that_it_is_known_to_have_lost() {
+    let mut joiner = Solo::empty(3);
+    let link = joiner.greeted_by(Hello { server: None, ..solo::peer(2) });
+    // Servers 2 and 3, and this one under an id, or not.
+    let told = |index, own: Option<u64>| {
+        let mut configuration = solo::configuration(3);
+        (configuration.index, configuration.next_server_id) = (Index(index), 9);
+        let mut place = configuration.members.remove(0);
+        if let Some(id) = own {
+            (place.id, place.kind) = (ServerId(id), MemberKind::Learner);
+            configuration.members.push(place);
+        }
+        Frame::Bootstrap(BootstrapMessage::Form { configuration })
+    };
+    for (index, own, taken) in [(7, None, None), (5, Some(6), None), (8, Some(7), Some(ServerId(7)))] {
+        joiner.hear(link, &told(index, own));
+        joiner.write();
+        assert_eq!(joiner.engine.status(joiner.now).server, taken, "configuration {index}");
+    }
+}
+
 /// A server of three is wiped, and comes back through the others. Its number.
 fn wiped() -> (World, usize) {
     let mut world = formed();
