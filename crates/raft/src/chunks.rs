@@ -1,7 +1,12 @@
 //! A snapshot on its way to one follower: which chunk is next, and how many may be on the way (Figure 5.3, R6).
 
+use core::time::Duration;
+
 use atomix_protocol::peer::SnapshotMeta;
 use atomix_protocol::{LocalTime, Round};
+
+/// So many times as long may a follower take to put the whole in place: it says nothing of the transfer meanwhile.
+const INSTALLS: u32 = 10;
 
 /// A snapshot on its way to one follower.
 ///
@@ -28,8 +33,14 @@ pub(crate) struct Transfer {
     believed: Round,
     /// Without an answer until then, sending begins again.
     pub(crate) retry: LocalTime,
-    /// When the follower last had more than before.
-    pub(crate) moved: LocalTime,
+    /// The most that the follower ever had in this transfer. Invariant: at or behind `acknowledged`.
+    furthest: u64,
+    /// When it came so far.
+    moved: LocalTime,
+    /// Where the last chunk begins, if it was ever sent.
+    last_chunk: Option<u64>,
+    /// The follower began anew after that: the whole may be one that never verifies.
+    refused: bool,
 }
 
 /// What an answer of the follower meant.
@@ -61,8 +72,18 @@ impl Transfer {
             repeated: false,
             believed: round,
             retry,
+            furthest: 0,
             moved: now,
+            last_chunk: None,
+            refused: false,
         }
+    }
+
+    /// Whether it gets nowhere: the follower has not come further than ever for so long. To begin anew is no progress. Who has all but
+    /// the last chunk may be verifying the whole, or putting it in place, and is waited for longer.
+    pub(crate) fn is_stuck(&self, now: LocalTime, patience: Duration) -> bool {
+        let installs = self.last_chunk == Some(self.acknowledged) && !self.refused;
+        now.since(self.moved) > if installs { patience * INSTALLS } else { patience }
     }
 
     /// Where the chunk begins that storage should read now, if the window has room for it.
@@ -86,8 +107,12 @@ impl Transfer {
         if self.sent == self.acknowledged {
             self.retry = retry;
         }
-        self.sent = self.sent.saturating_add(length);
+        let offset = self.sent;
+        self.sent = offset.saturating_add(length);
         self.ended = self.sent >= self.meta.size;
+        if self.ended {
+            self.last_chunk = Some(offset);
+        }
         self.ended
     }
 
@@ -97,6 +122,12 @@ impl Transfer {
         self.ended = false;
         self.answered = false;
         self.retry = retry;
+    }
+
+    /// The follower has nothing, or has dropped what it had.
+    pub(crate) fn restart(&mut self, round: Round, now: LocalTime, retry: LocalTime) -> Heard {
+        self.refused |= self.last_chunk.is_some() && round >= self.believed;
+        self.hear(0, round, now, retry)
     }
 
     /// The follower wants the chunk at `next`; zero when it has nothing.
@@ -127,7 +158,10 @@ impl Transfer {
         }
         self.answered = true;
         self.retry = retry;
-        self.moved = now;
+        if next > self.furthest {
+            self.furthest = next;
+            self.moved = now;
+        }
         heard
     }
 }
@@ -215,6 +249,49 @@ mod tests {
         assert_eq!(hear(&mut transfer, 0, 5), Heard::Nothing, "late");
         assert_eq!(hear(&mut transfer, 0, 6), Heard::Less);
         assert_eq!(pump(&mut transfer), [0]);
+    }
+
+    fn minute(minute: u64) -> LocalTime {
+        NOW + Duration::from_secs(minute * 60)
+    }
+
+    /// Right behind that minute, where one is patience enough.
+    fn stuck_at(transfer: &Transfer, after: u64) -> bool {
+        transfer.is_stuck(minute(after) + Duration::from_secs(1), Duration::from_secs(60))
+    }
+
+    #[test]
+    fn to_begin_anew_is_no_progress() {
+        let mut transfer = transfer(6);
+        for round in 0..3 {
+            for next in [2, 4] {
+                pump(&mut transfer);
+                transfer.hear(next, Round(6 + round), minute(round), NOW);
+            }
+            pump(&mut transfer);
+            assert_eq!(transfer.restart(Round(7 + round), minute(round), NOW), Heard::Less);
+            assert!(
+                !stuck_at(&transfer, 0) && stuck_at(&transfer, 1),
+                "it came furthest in the first minute"
+            );
+        }
+        let mut single = self::transfer(2);
+        pump(&mut single);
+        assert!(!stuck_at(&single, 1), "it may be put in place");
+        single.restart(Round(5), NOW, NOW);
+        assert!(stuck_at(&single, 1), "nor where one chunk is all");
+    }
+
+    #[test]
+    fn who_has_all_but_the_last_chunk_is_waited_for_longer_and_not_for_ever() {
+        let mut transfer = transfer(4);
+        pump(&mut transfer);
+        assert!(stuck_at(&transfer, 1));
+        hear(&mut transfer, 2, 5);
+        assert!(stuck_at(&transfer, 1), "the last was not sent");
+        pump(&mut transfer);
+        transfer.rewind(NOW);
+        assert!(!stuck_at(&transfer, 9) && stuck_at(&transfer, 10));
     }
 
     #[test]

@@ -11,6 +11,9 @@ pub struct Config {
     /// Between two heartbeats.
     pub heartbeat: Duration,
     /// Shortest and longest election timeout; each timer draws from between.
+    ///
+    /// A process takes the shortest for the longest promise that the one before it may have made (R3). So where leases are on, the
+    /// shortest is lowered in two steps: first [`Config::promise`] on all servers, to the new value or below, then this.
     pub election_timeout: (Duration, Duration),
     /// Most entry bytes in one AppendEntries; a single larger entry goes alone.
     pub append_bytes: u64,
@@ -28,7 +31,8 @@ pub struct Config {
     /// holds them when the snapshot is published.
     pub log_tail_bytes: u64,
     /// For so long after an acknowledged heartbeat followers grant no vote, so that the leader may answer reads by itself (R3).
-    /// Zero: no lease. At most the shortest election timeout.
+    /// Zero: no lease. At most the shortest election timeout, of the other servers too: who has a shorter one makes no promise, and
+    /// without those of a quorum there is no lease, and reads take rounds.
     pub promise: Duration,
     /// Bound on how much faster or slower than real time any clock runs, in millionths (ρ).
     pub drift_ppm: u32,
@@ -63,7 +67,7 @@ pub enum ConfigError {
     #[error("the shortest election timeout must be below the longest")]
     EmptyElectionRange,
     /// A promise must end before its maker may campaign.
-    #[error("a promise must be at most the shortest election timeout")]
+    #[error("a lease must be at most the shortest election timeout: the promises it rests on last no longer")]
     PromiseTooLong,
     /// A clock that may stand still measures nothing.
     #[error("the bound on clock drift must be below 1,000,000 millionths")]

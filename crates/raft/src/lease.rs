@@ -9,7 +9,8 @@ use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use atomix_protocol::mutant::Mutant;
-use atomix_protocol::{Index, LocalTime, Round, Term};
+use atomix_protocol::peer::AppendOutcome;
+use atomix_protocol::{Index, LocalTime, Round, ServerId, Term};
 
 use crate::role::{Leader, State};
 use crate::{Config, Raft, quorum};
@@ -23,37 +24,53 @@ pub(crate) type RoundId = (Term, Round);
 /// What a server has promised to leaders.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Promise {
+    made: Given,
+    /// What the process before this one may have promised. Invariant: never renewed. It is lifted by no TimeoutNow, so with an end
+    /// that heartbeats put off it would hold up every hand-over.
+    before: Given,
+}
+
+/// A promise that was given.
+#[derive(Clone, Copy, Debug, Default)]
+struct Given {
     /// It ends then.
     until: LocalTime,
-    /// The latest round that was acknowledged with one.
+    /// The latest round that was acknowledged with it.
     round: RoundId,
+}
+
+impl Given {
+    fn binds(&self, now: LocalTime, lifted: Option<RoundId>) -> bool {
+        now < self.until && lifted.is_none_or(|lifted| self.round > lifted)
+    }
 }
 
 impl Promise {
     /// As a process comes up that can't know what the one before it promised in `term` or earlier: the longest there
     /// is, in a round that no TimeoutNow reaches.
     pub(crate) fn unknown(now: LocalTime, term: Term, config: &Config) -> Self {
-        Promise { until: now + config.election_timeout.0, round: (term, Round(u64::MAX)) }
+        let before = Given { until: now + config.election_timeout.0, round: (term, Round(u64::MAX)) };
+        Promise { made: Given::default(), before }
     }
 
     /// Promises anew; what was promised before stands as long as it lasts.
     pub(crate) fn make(&mut self, now: LocalTime, until: LocalTime, round: RoundId) {
-        if !self.binds(now, None) {
-            *self = Promise { until, round };
+        if !self.made.binds(now, None) {
+            self.made = Given { until, round };
         }
-        self.until = self.until.max(until);
-        self.round = self.round.max(round);
+        self.made.until = self.made.until.max(until);
+        self.made.round = self.made.round.max(round);
     }
 
     /// Whether it binds. A leader that hands over gives up what it was promised through round `lifted`; earlier
     /// leaders had nothing left when it was elected.
     pub(crate) fn binds(&self, now: LocalTime, lifted: Option<RoundId>) -> bool {
-        now < self.until && lifted.is_none_or(|lifted| self.round > lifted)
+        self.made.binds(now, lifted) || self.before.binds(now, lifted)
     }
 
     /// When it ends.
     pub(crate) fn until(&self) -> LocalTime {
-        self.until
+        self.made.until.max(self.before.until)
     }
 }
 
@@ -140,6 +157,24 @@ impl Raft {
             _ => false,
         };
         leases || self.promise.binds(now, lifted)
+    }
+
+    /// Promises what is asked, by acknowledging the round (R3). Longer than this server's shortest election timeout it can't promise:
+    /// its next process would not keep to it. Then it says at once that the round has come, and no more: whether this leader still
+    /// leads does not hang on promises.
+    pub(crate) fn promise(&mut self, now: LocalTime, leader: ServerId, round: Round, millis: u32) {
+        let asked = Duration::from_millis(millis.into());
+        if asked > self.config.election_timeout.0 {
+            self.marks.promise_too_long += 1;
+            if round > self.following.answered {
+                self.reply_append(leader, AppendOutcome::Unpromised);
+            }
+            return;
+        }
+        self.following.promised = self.following.promised.max(round);
+        if !asked.is_zero() {
+            self.promise.make(now, now + asked, (self.hard_state.term, round));
+        }
     }
 
     /// Leader: looks how far a quorum has promised. This server needs no promise of its own while it leads.
@@ -262,5 +297,9 @@ mod tests {
         assert!(unknown.binds(at(299), lifted(2, u64::MAX - 1)) && !unknown.binds(at(299), lifted(3, 0)));
         unknown.make(at(300), at(600), (Term(2), Round(7)));
         assert!(!unknown.binds(at(301), lifted(2, 7)), "what is over is forgotten");
+        let mut renewed = Promise::unknown(at(0), Term(2), &Config::default());
+        renewed.make(at(200), at(500), (Term(2), Round(7)));
+        assert!(renewed.binds(at(299), lifted(2, 7)) && !renewed.binds(at(300), lifted(2, 7)));
+        assert!(renewed.binds(at(499), lifted(2, 6)) && renewed.until() == at(500));
     }
 }

@@ -16,7 +16,7 @@
 //! | `log` | entries in memory, terms since the snapshot, configurations |
 //! | `durability` | what the disk has, and what waits for it (R2) |
 //! | `propose` | appending to the leader's log, the memory bound (R5) |
-//! | `progress` | what a leader knows of a follower, and its pipeline (§10.2.2) |
+//! | `progress`, `pipeline`, `chunks` | what a leader knows of a follower, and what is on its way there: entries (§10.2.2), a snapshot |
 //! | `quorum` | majorities, plain and joint |
 //! | `membership` | changes of the configuration (§4, R7) |
 //! | `transfer` | handing leadership over (§3.10) |
@@ -48,6 +48,7 @@ mod log;
 mod marks;
 mod membership;
 mod output;
+mod pipeline;
 mod progress;
 mod propose;
 mod quorum;

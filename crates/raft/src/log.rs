@@ -5,9 +5,9 @@ mod configurations;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use atomix_protocol::{ClusterTime, Configuration, Entry, EntryId, EntryKind, Index, Term, codec};
+use atomix_protocol::{ClusterTime, Configuration, Entry, EntryId, Index, Term};
 
-use configurations::Configurations;
+use configurations::{Configurations, carried};
 
 pub(crate) use configurations::later;
 
@@ -154,10 +154,7 @@ impl Log {
         if id.term > self.last.term || self.terms.is_empty() {
             self.terms.push((id.index, id.term));
         }
-        if entry.kind == EntryKind::Configuration
-            && let Ok(mut configuration) = codec::from_bytes::<Configuration>(&entry.payload)
-        {
-            configuration.index = id.index;
+        if let Some(configuration) = carried(&entry) {
             self.configurations.append(configuration);
         }
         self.last = id;
@@ -232,6 +229,7 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
+    use atomix_protocol::EntryKind;
     use bytes::Bytes;
 
     use super::*;

@@ -37,7 +37,7 @@ pub struct Marks {
     pub busy: u64,
     /// A vote or pre-vote was refused because of a promise (R3).
     pub promise_kept: u64,
-    /// A promise was asked for that this server can't keep across a restart: its round was not acknowledged (R3).
+    /// A promise was asked for that this server can't keep across a restart: it was not made (R3).
     pub promise_too_long: u64,
     /// A linearizable read was confirmed without a round (R3).
     pub read_by_lease: u64,

@@ -117,9 +117,13 @@ impl Raft {
     /// Whether a configuration is on its way: in the log and not committed, or joint.
     #[must_use]
     pub fn is_change_pending(&self) -> bool {
-        let latest = self.log.configuration();
-        latest.index > self.commit_index.max(self.committed_configuration.index)
-            || latest.outgoing_voters.is_some()
+        !self.is_configuration_committed() || self.log.configuration().outgoing_voters.is_some()
+    }
+
+    /// Whether the configuration in use is known to be committed: the log is so far, or it was said before a restart or by
+    /// Configure.
+    pub(crate) fn is_configuration_committed(&self) -> bool {
+        self.log.configuration().index <= self.commit_index.max(self.committed_configuration.index)
     }
 
     fn append_configuration(&mut self, now: LocalTime, mut configuration: Configuration) -> EntryId {

@@ -1,17 +1,18 @@
 //! What a leader knows of one follower, and how much it sends ahead (§3.5, §10.2.2).
 
-use alloc::collections::VecDeque;
+use alloc::boxed::Box;
 
 use atomix_protocol::{EntryId, Index, LocalTime, Round};
 
 use crate::Config;
 use crate::chunks::Transfer;
 use crate::log::Log;
+use crate::membership::Departure;
+use crate::pipeline::Pipeline;
 
 /// So many snapshots of the leader may be published while a follower catches up behind the one that it was sent, and the log that
 /// it needs still stays. Else writes that outrun it would have it installed one after the other, for ever.
 const SNAPSHOTS_OUTLASTED: u8 = 4;
-use crate::membership::Departure;
 
 /// How entries go to a follower.
 #[derive(Debug)]
@@ -21,15 +22,7 @@ pub(crate) enum Mode {
     /// They agree: the pipeline is open.
     Replicate,
     /// The entries it needs are gone: it gets a snapshot.
-    Snapshot(Transfer),
-}
-
-/// One AppendEntries with entries that was not acknowledged yet.
-#[derive(Clone, Copy, Debug)]
-struct Sent {
-    prev: Index,
-    last: Index,
-    bytes: u64,
+    Snapshot(Box<Transfer>),
 }
 
 /// One follower.
@@ -44,8 +37,7 @@ pub(crate) struct Progress {
     pub(crate) mode: Mode,
     /// It was sent a snapshot and catches up behind it: for so many more snapshots the log stays that it needs.
     catching_up: u8,
-    in_flight: VecDeque<Sent>,
-    in_flight_bytes: u64,
+    in_flight: Pipeline,
     /// `prev` of the last heartbeat since the pipeline was last reset.
     heartbeat_prev: Option<Index>,
     /// First index of a read from storage that is under way for it (R5).
@@ -73,8 +65,7 @@ impl Progress {
             highest_sent: last,
             mode: Mode::Probe,
             catching_up: 0,
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
+            in_flight: Pipeline::default(),
             heartbeat_prev: None,
             fetching: None,
             unavailable: false,
@@ -110,14 +101,12 @@ impl Progress {
 
     /// Whether an open pipeline has no room.
     pub(crate) fn is_full(&self, config: &Config) -> bool {
-        self.in_flight.len() >= config.appends_in_flight
-            || self.in_flight_bytes >= config.append_bytes_in_flight
+        self.in_flight.is_full(config)
     }
 
     /// Entries from `next_index` through `last` were sent.
     pub(crate) fn sent(&mut self, last: Index, bytes: u64) {
-        self.in_flight.push_back(Sent { prev: self.next_index.previous(), last, bytes });
-        self.in_flight_bytes += bytes;
+        self.in_flight.push(self.next_index.previous(), last, bytes);
         self.next_index = last.next();
         self.highest_sent = self.highest_sent.max(last);
     }
@@ -136,10 +125,7 @@ impl Progress {
         }
         let news = index > self.match_index;
         self.match_index = self.match_index.max(index);
-        while let Some(sent) = self.in_flight.front().filter(|sent| sent.last <= self.match_index) {
-            self.in_flight_bytes -= sent.bytes;
-            self.in_flight.pop_front();
-        }
+        self.in_flight.acknowledge(self.match_index);
         self.next_index = self.next_index.max(self.match_index.next());
         match &self.mode {
             Mode::Probe if self.oldest_sent() <= self.match_index.next() => self.mode = Mode::Replicate,
@@ -158,8 +144,7 @@ impl Progress {
     /// The follower has no entry `prev`; `hint` is the greatest of its entries that could match. Whether it was believed:
     /// an answer to nothing that is outstanding is late.
     pub(crate) fn mismatch(&mut self, prev: EntryId, hint: EntryId, log: &Log) -> bool {
-        let outstanding = self.heartbeat_prev == Some(prev.index)
-            || self.in_flight.iter().any(|sent| sent.prev == prev.index);
+        let outstanding = self.heartbeat_prev == Some(prev.index) || self.in_flight.follows(prev.index);
         let plausible = self.match_index < prev.index && hint.index < prev.index && log.contains(prev);
         if !outstanding || !plausible || matches!(self.mode, Mode::Snapshot(_)) {
             return false;
@@ -190,12 +175,19 @@ impl Progress {
         let last = transfer.meta.last.index;
         self.next_index = last.next();
         self.highest_sent = self.highest_sent.max(last);
-        self.mode = Mode::Snapshot(transfer);
+        self.mode = Mode::Snapshot(Box::new(transfer));
     }
 
-    /// It has a snapshot, and catches up behind it.
-    pub(crate) fn catch_up(&mut self) {
-        self.catching_up = SNAPSHOTS_OUTLASTED;
+    /// It has put a snapshot through `index` in place, of the transfer that is current or of one before: its log goes on behind it.
+    pub(crate) fn installed(&mut self, index: Index) {
+        if self.durable(index) {
+            if matches!(self.mode, Mode::Snapshot(_)) {
+                self.clear_pipeline();
+                self.mode = Mode::Probe;
+                self.next_index = self.match_index.next();
+            }
+            self.catching_up = SNAPSHOTS_OUTLASTED;
+        }
     }
 
     /// What it lacks is in memory, or it is silent: the log need not stay for it.
@@ -217,12 +209,11 @@ impl Progress {
     }
 
     fn oldest_sent(&self) -> Index {
-        self.in_flight.front().map_or(self.next_index, |sent| sent.prev.next())
+        self.in_flight.oldest().unwrap_or(self.next_index)
     }
 
     fn clear_pipeline(&mut self) {
-        self.in_flight.clear();
-        self.in_flight_bytes = 0;
+        self.in_flight = Pipeline::default();
         self.heartbeat_prev = None;
         self.fetching = None;
         self.unavailable = false;
@@ -231,8 +222,6 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
-
     use atomix_protocol::{ClusterTime, Configuration, Entry, EntryKind, Term};
     use bytes::Bytes;
 
@@ -349,6 +338,6 @@ mod tests {
         assert!(matches!(progress.mode, Mode::Snapshot(_)));
         progress.durable(Index(9));
         assert_eq!((progress.next_index(), progress.may_send(&Config::default())), (Index(10), true));
-        assert!(Vec::<Sent>::from(progress.in_flight).is_empty());
+        assert!(progress.in_flight.is_empty());
     }
 }

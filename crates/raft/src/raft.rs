@@ -86,13 +86,12 @@ impl Raft {
             Some(meta) => later(meta.configuration.clone(), configuration.clone()),
             None => configuration.clone(),
         };
-        let end = entries.last().map_or(base.index, |entry| entry.id.index);
-        // Where the log has come to it, the log knows of it, and which one was in use before.
-        let known = match &snapshot {
-            Some(meta) if configuration.index <= end => meta.configuration.clone(),
-            _ => committed_configuration.clone(),
-        };
-        let log = Log::new(base, known, entries);
+        let before = snapshot.as_ref().map_or(&configuration, |meta| &meta.configuration);
+        let mut log = Log::new(base, before.clone(), entries);
+        // A log that holds it also knows which one was in use before. Any other has not come to it, or is dead from there on.
+        if !log.carries(&committed_configuration) {
+            log.know(committed_configuration.clone());
+        }
         // An own snapshot can be durable before the term of its last entry is: entries are applied that this disk lacks.
         let durable = hard_state;
         if log.last().term > hard_state.term {

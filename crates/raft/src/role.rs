@@ -227,7 +227,7 @@ impl Raft {
     /// one that could be elected: others may need its vote, and it gives it to no shorter log (§4.2.2).
     fn counts_as_voter(&self) -> bool {
         let latest = self.log.configuration();
-        let before = self.log.configuration_before().filter(|_| latest.index > self.commit_index);
+        let before = self.log.configuration_before().filter(|_| !self.is_configuration_committed());
         quorum::votes(latest, self.server) || before.is_some_and(|before| quorum::votes(before, self.server))
     }
 

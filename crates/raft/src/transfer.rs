@@ -83,6 +83,11 @@ impl Raft {
         matches!(&self.state, State::Leader(leader) if leader.hand_over.is_some())
     }
 
+    /// Whether the one that is to take over was told to campaign.
+    pub(crate) fn has_told_successor(&self) -> bool {
+        matches!(&self.state, State::Leader(leader) if leader.hand_over.as_ref().is_some_and(|h| h.told))
+    }
+
     /// The other voters that have answered within the shortest election timeout.
     fn successors(&self, now: LocalTime) -> impl Iterator<Item = Successor> + '_ {
         let progress = match &self.state {

@@ -3,7 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use atomix_protocol::{Configuration, Index};
+use atomix_protocol::{Configuration, Entry, EntryKind, Index, codec};
 
 use super::Log;
 
@@ -34,9 +34,13 @@ impl Configurations {
         }
     }
 
-    /// A configuration is committed, whether the log has come to it or not. It stands for all before it.
-    pub(super) fn know(&mut self, configuration: Configuration) {
-        self.known.retain(|later| later.index > configuration.index);
+    /// A configuration is committed, whether the log has come to it or not. It stands for all before it. If the log holds
+    /// something else at its place, it `ends` those behind it too: they never were committed.
+    pub(super) fn know(&mut self, configuration: Configuration, ends: bool) {
+        if configuration.index < self.first().index {
+            return;
+        }
+        self.known.retain(|later| later.index > configuration.index && !ends);
         self.known.insert(0, configuration);
     }
 
@@ -102,10 +106,25 @@ impl Log {
         self.know(later(self.configuration_at(last).clone(), configuration));
     }
 
-    /// A configuration is committed, whether the log has come to it or not.
+    /// A configuration is committed, whether the log has come to it or not. The log may even be another's: then what it says
+    /// behind that index counts no more.
     pub(crate) fn know(&mut self, configuration: Configuration) {
-        self.configurations.know(configuration);
+        let entry = self.get(configuration.index);
+        let ends = entry.is_some_and(|entry| carried(entry).as_ref() != Some(&configuration));
+        self.configurations.know(configuration, ends);
     }
+
+    /// Whether an entry in memory carries this very configuration.
+    pub(crate) fn carries(&self, configuration: &Configuration) -> bool {
+        self.get(configuration.index).and_then(carried).as_ref() == Some(configuration)
+    }
+}
+
+/// The configuration that an entry carries.
+pub(super) fn carried(entry: &Entry) -> Option<Configuration> {
+    let payload = (entry.kind == EntryKind::Configuration).then_some(&entry.payload)?;
+    let configuration = codec::from_bytes::<Configuration>(payload).ok()?;
+    Some(Configuration { index: entry.id.index, ..configuration })
 }
 
 /// The one of two committed configurations that came later.
@@ -115,7 +134,7 @@ pub(crate) fn later(one: Configuration, other: Configuration) -> Configuration {
 
 #[cfg(test)]
 mod tests {
-    use atomix_protocol::{ClusterTime, Entry, EntryId, EntryKind, Term, codec};
+    use atomix_protocol::{ClusterTime, EntryId, Term};
     use bytes::Bytes;
 
     use super::*;
@@ -155,10 +174,30 @@ mod tests {
         assert_eq!(through(7, 4).committed(Index(2), Index(3)).count(), 1, "the first always is");
         configurations.compact(Index(1));
         assert_eq!(indexes(&configurations), [1, 2, 3, 4]);
-        configurations.know(configured(2));
+        configurations.know(configured(2), false);
         assert_eq!(indexes(&configurations), [2, 3, 4]);
-        configurations.know(configured(9));
+        configurations.know(configured(1), false);
+        assert_eq!(indexes(&configurations), [2, 3, 4], "told late");
+        configurations.know(configured(9), false);
         assert_eq!(indexes(&configurations), [9]);
+    }
+
+    #[test]
+    fn what_a_log_says_behind_a_place_where_it_contradicts_what_is_committed_counts_no_more() {
+        let carry = |index: u64, next_server_id| Entry {
+            id: EntryId::new(Term(1), Index(index)),
+            time: ClusterTime(0),
+            kind: EntryKind::Configuration,
+            payload: codec::to_bytes(&Configuration { next_server_id, ..Configuration::default() }),
+        };
+        let entries = || (1..=4).map(|index| carry(index, index)).collect();
+        for (known, next_server_id, used) in [(2, 2, 4), (2, 7, 2), (9, 7, 9), (0, 7, 4)] {
+            let mut log = Log::new(EntryId::ZERO, configured(0), entries());
+            let committed = Configuration { next_server_id, ..configured(known) };
+            assert_eq!(log.carries(&committed), (known, next_server_id) == (2, 2));
+            log.know(committed);
+            assert_eq!(log.configuration().index, Index(used), "{known}");
+        }
     }
 
     #[test]

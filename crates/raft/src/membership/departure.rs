@@ -76,18 +76,20 @@ impl Raft {
     }
 
     /// A leader that the committed configuration leaves out hands over, or steps down if nobody takes over (§4.2.2).
-    /// The last thing it says is that the configuration is committed, also to those that left with it.
+    /// The last thing it says is that the configuration is committed, also to those that left with it; behind the word to the
+    /// successor nobody is asked for anything. That one told, it needs nothing more of this server, and nobody tells this
+    /// one that it leads: whoever waited here would wait in vain.
     pub(super) fn give_way(&mut self, now: LocalTime) {
         let State::Leader(leader) = &mut self.state else { return };
-        if !core::mem::replace(&mut leader.gives_way, true) {
-            self.marks.leader_removed_itself += 1;
-            if self.transfer(now, None).is_ok() {
-                return;
-            }
-        }
+        let first = !core::mem::replace(&mut leader.gives_way, true);
+        self.marks.leader_removed_itself += u64::from(first);
+        let mut ends = false;
         if !self.is_handing_over() {
             self.begin_round(now);
             self.replicate(now);
+            ends = !first || self.transfer(now, None).is_err();
+        }
+        if ends || self.has_told_successor() {
             self.follow(now);
         }
     }

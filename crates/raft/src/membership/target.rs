@@ -11,6 +11,7 @@ use atomix_protocol::{Configuration, Member, MemberKind, ServerId, limits};
 /// # Errors
 /// If it leads nowhere, whoever leads and whatever servers are up.
 pub(super) fn target(current: &Configuration, change: &Change) -> Result<Configuration, ChangeRefused> {
+    fits(current, change)?;
     if contradicts_itself(change) {
         return Err(ChangeRefused::Malformed);
     }
@@ -50,12 +51,15 @@ pub(super) fn target(current: &Configuration, change: &Change) -> Result<Configu
     if next == *current {
         return Err(ChangeRefused::Malformed);
     }
+    if !change.add.is_empty() && next.members.len() > limits::MEMBERS {
+        return Err(ChangeRefused::Members(saturated(next.members.len())));
+    }
     if let Some(other) = in_the_way(current, &next) {
         return Err(ChangeRefused::AddressInUse(other));
     }
     let voters = next.voters().count();
     if voters == 0 || voters > limits::VOTERS {
-        return Err(ChangeRefused::Voters(u32::try_from(voters).unwrap_or(u32::MAX)));
+        return Err(ChangeRefused::Voters(saturated(voters)));
     }
     Ok(next)
 }
@@ -89,6 +93,28 @@ pub(super) fn completed(joint: &Configuration) -> Configuration {
     next.members.retain(|member| member.kind != MemberKind::Leaving);
     next.outgoing_voters = None;
     next
+}
+
+/// Whether a change is one that can be looked at: anybody may ask for one, as long as a frame. Its entry must fit in one too,
+/// with all that it is sent with, or no follower would ever get it.
+fn fits(current: &Configuration, change: &Change) -> Result<(), ChangeRefused> {
+    let Change { add, set_kind, set_priority, remove, .. } = change;
+    if add.len() > limits::MEMBERS {
+        return Err(ChangeRefused::Members(saturated(current.members.len().saturating_add(add.len()))));
+    }
+    // No member is named twice, so that such a list names some that there are not.
+    let most = current.members.len().max(limits::MEMBERS);
+    if [set_kind.len(), set_priority.len(), remove.len()].into_iter().any(|named| named > most) {
+        return Err(ChangeRefused::Malformed);
+    }
+    match add.iter().find_map(|new| new.address_too_long()) {
+        Some(address) => Err(ChangeRefused::AddressTooLong(saturated(address.as_str().len()))),
+        None => Ok(()),
+    }
+}
+
+fn saturated(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn known(configuration: &Configuration, id: ServerId) -> Result<&Member, ChangeRefused> {

@@ -1,7 +1,6 @@
 //! AppendEntries: entries, and heartbeats without any (§3.5, §10.2).
 
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use atomix_protocol::mutant::Mutant;
 use atomix_protocol::peer::{AppendEntries, AppendEntriesReply, AppendOutcome, PeerMessage};
@@ -172,7 +171,7 @@ impl Raft {
             return;
         }
         self.following.fresh = Some((now, message.leader_commit));
-        self.promise(now, message.round, message.promise_ms);
+        self.promise(now, from, message.round, message.promise_ms);
         let prompt = message.entries.is_empty() || message.round > self.following.answered;
         let prev = message.prev;
         if !self.agrees_at(prev) {
@@ -185,20 +184,6 @@ impl Raft {
         self.snapshots.outrun(through);
         self.follow_commit(message.leader_commit, through);
         self.acknowledge(prompt);
-    }
-
-    /// Promises what is asked, by acknowledging the round (R3). Longer than this server's shortest election timeout it can't promise:
-    /// its next process would not keep to it.
-    fn promise(&mut self, now: LocalTime, round: Round, millis: u32) {
-        let asked = Duration::from_millis(millis.into());
-        if asked > self.config.election_timeout.0 {
-            self.marks.promise_too_long += 1;
-            return;
-        }
-        self.following.promised = self.following.promised.max(round);
-        if !asked.is_zero() {
-            self.promise.make(now, now + asked, (self.hard_state.term, round));
-        }
     }
 
     /// Whether this log holds `prev`. What is committed here is in every leader's log.
@@ -274,8 +259,12 @@ impl Raft {
         }
     }
 
-    fn reply_append(&mut self, to: ServerId, outcome: AppendOutcome) {
-        let round = if outcome == AppendOutcome::StaleTerm { Round::ZERO } else { self.following.promised };
+    pub(crate) fn reply_append(&mut self, to: ServerId, outcome: AppendOutcome) {
+        let round = match outcome {
+            AppendOutcome::StaleTerm => Round::ZERO,
+            AppendOutcome::Unpromised => self.following.round,
+            AppendOutcome::Durable(_) | AppendOutcome::Mismatch { .. } => self.following.promised,
+        };
         self.following.answered = self.following.answered.max(round);
         let reply = AppendEntriesReply { term: self.hard_state.term, round, outcome };
         self.send(to, PeerMessage::AppendEntriesReply(reply));
@@ -297,7 +286,8 @@ impl Raft {
         }
         let State::Leader(leader) = &mut self.state else { return };
         let Some(progress) = leader.progress.get_mut(&from) else { return };
-        if current && reply.round <= leader.reads.round {
+        let promised = reply.outcome != AppendOutcome::Unpromised;
+        if current && promised && reply.round <= leader.reads.round {
             progress.promised = progress.promised.max(reply.round);
         }
         match reply.outcome {
@@ -314,7 +304,7 @@ impl Raft {
             AppendOutcome::Mismatch { prev, hint } => {
                 progress.mismatch(prev, hint, &self.log);
             }
-            AppendOutcome::StaleTerm => {}
+            AppendOutcome::StaleTerm | AppendOutcome::Unpromised => {}
         }
         self.confirm_rounds();
     }

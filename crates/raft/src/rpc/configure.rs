@@ -6,6 +6,7 @@ use atomix_protocol::peer::{Configure, PeerMessage};
 use atomix_protocol::{Configuration, LocalTime, MemberKind, ServerId};
 
 use crate::Raft;
+use crate::log::later;
 use crate::role::State;
 
 /// Every so many heartbeats a reserve member is told again: what was lost is made up for.
@@ -50,15 +51,15 @@ impl Raft {
     /// was away.
     pub(crate) fn on_configure(&mut self, now: LocalTime, message: Configure) {
         let Configure { term, configuration } = message;
-        if !is_well_formed(&configuration) {
+        if !could_be_configuration(&configuration) {
             self.marks.hostile_refused += 1;
             return;
         }
-        let old = term < self.hard_state.term || configuration.index <= self.committed_configuration.index;
-        if old || matches!(self.state, State::Leader(_)) {
+        if term < self.hard_state.term || matches!(self.state, State::Leader(_)) {
             return;
         }
-        self.log.know(configuration);
+        // What is known already ends a change that came since, with a tail that never was committed.
+        self.log.know(later(configuration, self.committed_configuration.clone()));
         if !self.is_eligible(now) {
             self.follow(now);
         }
@@ -66,7 +67,7 @@ impl Raft {
 }
 
 /// Whether it could be a configuration of this cluster.
-fn is_well_formed(configuration: &Configuration) -> bool {
+pub(super) fn could_be_configuration(configuration: &Configuration) -> bool {
     let ids = || configuration.members.iter().map(|member| member.id);
     let ascending = ids().zip(ids().skip(1)).all(|(id, next)| id < next);
     let given = ids().all(|id| id.0 < configuration.next_server_id);

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use crate::chunks::{Heard, Transfer};
 use crate::progress::Mode;
 use crate::role::State;
+use crate::rpc::configure::could_be_configuration;
 use crate::snapshot::{Receiving, Stage};
 use crate::{Output, Raft};
 
 /// So many of the longest election timeouts may a follower be silent before a transfer to it is given up.
 const TRANSFER_PATIENCE: u32 = 10;
-/// So many times as long may it answer and yet get nowhere.
+/// So many times as long may it answer and yet come no further than ever.
 const STUCK: u32 = 10;
 /// So many own windows of a leader's bytes may wait for this disk: a leader's window may be another.
 const UNWRITTEN_WINDOWS: u64 = 4;
@@ -68,7 +69,7 @@ impl Raft {
                 progress.caught_up();
             }
             if let Mode::Snapshot(transfer) = &progress.mode {
-                if silent || now.since(transfer.moved) > patience * STUCK {
+                if silent || transfer.is_stuck(now, patience * STUCK) {
                     progress.probe();
                 } else if transfer.retry <= now {
                     late.push(*to);
@@ -93,6 +94,8 @@ impl Raft {
             return;
         };
         if transfer.read(offset) {
+            // A chunk of nothing would be sent again without end.
+            let data = data.filter(|data| !data.is_empty() || transfer.meta.size == 0);
             let Some(data) = data else { return self.restart_transfer(now, to) };
             let done = transfer.send(data.len() as u64, retry);
             let meta = transfer.meta.clone();
@@ -118,7 +121,7 @@ impl Raft {
     fn transfer_to(&mut self, to: ServerId) -> Option<&mut Transfer> {
         let State::Leader(leader) = &mut self.state else { return None };
         match &mut leader.progress.get_mut(&to)?.mode {
-            Mode::Snapshot(transfer) => Some(transfer),
+            Mode::Snapshot(transfer) => Some(transfer.as_mut()),
             Mode::Probe | Mode::Replicate => None,
         }
     }
@@ -167,38 +170,38 @@ impl Raft {
     /// Has the chunk written aside if it is the one expected. Whoever sends: what was written of the very same snapshot is not
     /// written again. So a first chunk that comes again does not begin anew: a late copy of it would send leader and
     /// follower apart for good.
+    ///
+    /// An answer names what is written, never more: a leader that hears less than before takes it for a new beginning.
     fn take_chunk(&mut self, from: ServerId, message: InstallSnapshot) {
         let InstallSnapshot { term, meta, offset, data, done, .. } = message;
         let last = meta.last;
-        let held = self.snapshots.receiving.as_ref().filter(|receiving| receiving.meta == meta);
+        let mut held = self.snapshots.receiving.as_mut().filter(|receiving| receiving.meta == meta);
         if held.is_none() && self.snapshots.writing > 0 {
             return; // Storage still writes what belongs to another: the leader sends it again.
         }
-        let (next, unwritten) = held.map_or((0, 0), |held| (held.next, held.next - held.written));
-        if held.is_some_and(|held| held.ended) {
+        if let Some(held) = &mut held {
+            // Also while it is verified: the whole is wanted, and it is this sender that is answered.
+            self.marks.install_taken_over += u64::from(held.from != from);
+            (held.from, held.term, held.stage) = (from, term, Stage::Gathering);
+        }
+        let (next, written, ended) = held.map_or((0, 0, false), |held| (held.next, held.written, held.ended));
+        if ended {
             return; // Answered when it is verified.
         }
         if offset != next {
             let outcome = if next == 0 { InstallOutcome::Restart } else { InstallOutcome::Next(next) };
-            return self.reply_install(from, term, last, outcome);
+            if written == next {
+                self.reply_install(from, term, last, outcome);
+            }
+            return; // Else answered when it is written.
         }
-        if unwritten > self.config.snapshot_bytes_in_flight.saturating_mul(UNWRITTEN_WINDOWS) {
+        if next - written > self.config.snapshot_bytes_in_flight.saturating_mul(UNWRITTEN_WINDOWS) {
             return; // No leader sends so far ahead.
         }
-        let other = held.is_some_and(|held| held.from != from);
-        self.marks.install_taken_over += u64::from(next > 0 && other);
-        let written = next - unwritten;
-        let next = next + data.len() as u64;
-        let meta_kept = meta.clone();
-        self.snapshots.receiving = Some(Receiving {
-            from,
-            term,
-            meta: meta_kept,
-            next,
-            written,
-            ended: done,
-            stage: Stage::Gathering,
-        });
+        let (next, kept) = (next + data.len() as u64, meta.clone());
+        let stage = Stage::Gathering;
+        self.snapshots.receiving =
+            Some(Receiving { from, term, meta: kept, next, written, ended: done, stage });
         self.snapshots.writing += 1;
         self.outputs.push(Output::WriteChunk { meta, offset, data, done });
     }
@@ -233,28 +236,30 @@ impl Raft {
             return;
         }
         self.confirm_rounds();
+        if reply.outcome == InstallOutcome::Installed {
+            return self.finish_transfer(from, reply.last);
+        }
         let retry = now + self.config.election_timeout.0;
         let Some(transfer) = self.transfer_to(from).filter(|transfer| transfer.meta.last == reply.last)
         else {
             return;
         };
-        let next = match reply.outcome {
-            InstallOutcome::Installed => return self.finish_transfer(from, reply.last),
-            InstallOutcome::Next(offset) => offset,
-            InstallOutcome::Restart => 0,
-            InstallOutcome::StaleTerm => return,
+        let heard = match reply.outcome {
+            InstallOutcome::Next(next) => transfer.hear(next, reply.round, now, retry),
+            InstallOutcome::Restart => transfer.restart(reply.round, now, retry),
+            InstallOutcome::Installed | InstallOutcome::StaleTerm => return,
         };
-        let heard = transfer.hear(next, reply.round, now, retry);
         self.marks.transfer_resumed += u64::from(heard == Heard::Resumed);
         self.read_chunk(from);
     }
 
+    /// A follower has a snapshot in place. If it took long, another may be on its way by now: what counts is that its last entry is
+    /// in this log.
     fn finish_transfer(&mut self, from: ServerId, last: EntryId) {
         let State::Leader(leader) = &mut self.state else { return };
-        if let Some(progress) = leader.progress.get_mut(&from) {
-            // Ends the transfer: the follower's log goes on behind the snapshot.
-            progress.durable(last.index);
-            progress.catch_up();
+        let ours = self.log.contains(last);
+        if let Some(progress) = leader.progress.get_mut(&from).filter(|_| ours) {
+            progress.installed(last.index);
         }
         self.advance_commit();
         self.compact_log();
@@ -265,7 +270,8 @@ fn is_well_formed(message: &InstallSnapshot) -> bool {
     let InstallSnapshot { meta, offset, data, done, .. } = message;
     let end = offset.checked_add(data.len() as u64);
     let inside = end.is_some_and(|end| end <= meta.size && (end == meta.size) == *done);
+    let something = *done || !data.is_empty();
     let real = meta.last.index.0 > 0 && meta.last.index.0 < u64::MAX && meta.last.term.0 > 0;
-    let ordered = meta.last.term <= message.term && meta.configuration.index.0 < u64::MAX;
-    inside && real && ordered && message.time < ClusterTime(u64::MAX)
+    let ordered = meta.last.term <= message.term && message.time < ClusterTime(u64::MAX);
+    inside && something && real && ordered && could_be_configuration(&meta.configuration)
 }

@@ -169,6 +169,28 @@ fn a_process_that_comes_up_keeps_what_the_one_before_may_have_promised() {
     assert!(granted(&fresh.hear(2, pre_vote(1))), "without a term nothing was ever acknowledged");
 }
 
+/// What it can't know it may have promised ends once, whatever it promises since: it holds up no hand-over for longer.
+#[test]
+fn a_follower_that_restarted_under_leases_takes_over_at_once() {
+    let config = Config { promise: Duration::from_millis(200), ..Config::default() };
+    for restarted in [0, 2, 3] {
+        let mut running = led(config.clone());
+        if restarted > 0 {
+            running.stop(restarted);
+            running.run(20);
+            running.start(restarted);
+        }
+        running.run(10_000);
+        if restarted == 3 {
+            running.propose(1).unwrap();
+            running.run(10);
+        }
+        assert_eq!(running.transfer(1, Some(2)), Ok(ServerId(2)));
+        running.run(40);
+        assert_eq!((running.leader(), running.verdict()), (Some(2), Ok(())), "{restarted} had restarted");
+    }
+}
+
 /// etcd-io/etcd#12704: a heartbeat behind the TimeoutNow renewed the lease, and whom it told to campaign won all the
 /// same.
 #[test]
@@ -188,12 +210,14 @@ fn etcd_12704_a_timeout_now_lifts_promises_through_the_round_it_names() {
 #[test]
 fn a_promise_that_could_not_be_kept_across_a_restart_is_not_made() {
     let mut machine = promised();
+    let answer = |round, outcome| {
+        PeerMessage::AppendEntriesReply(AppendEntriesReply { term: Term(3), round: Round(round), outcome })
+    };
+    let (durable, unpromised) = (AppendOutcome::Durable(Index(0)), AppendOutcome::Unpromised);
     let said = machine.hear(1, append(3, 6, 301));
-    assert!(matches!(
-        said[..],
-        [PeerMessage::AppendEntriesReply(AppendEntriesReply { round: Round(5), .. })]
-    ));
-    assert_eq!(machine.raft.marks().promise_too_long, 1);
+    assert_eq!(said, [answer(6, unpromised), answer(5, durable.clone())], "the round has come all the same");
+    assert_eq!(machine.hear(1, append(3, 6, 301)), [answer(5, durable)], "it has been said");
+    assert_eq!(machine.raft.marks().promise_too_long, 2);
     let config = Config { promise: Duration::from_millis(301), ..Config::default() };
     assert_eq!(config.validate(), Err(ConfigError::PromiseTooLong));
     let config = Config { drift_ppm: 1_000_000, ..Config::default() };
@@ -216,6 +240,25 @@ fn a_snapshot_chunk_promises_nothing() {
     assert_eq!(leader.raft.lease_until(), Some(until));
     leader.answer(2, Index(1));
     assert_eq!(leader.raft.lease_until(), Some(until + Duration::from_millis(50)));
+}
+
+/// Followers whose timeouts are shorter than the leader's: they promise nothing, and confirm reads and contacts all the same.
+#[test]
+fn a_promise_that_is_refused_extends_no_lease_and_holds_up_no_read() {
+    let mut leader = one_of_three(1, config(), Term(0));
+    leader.lead();
+    let (term, outcome) = (leader.raft.term(), AppendOutcome::Durable(Index(1)));
+    let durable = AppendEntriesReply { term, round: Round(0), outcome };
+    leader.hear(2, PeerMessage::AppendEntriesReply(durable.clone()));
+    leader.raft.read(leader.now, 7).unwrap();
+    leader.drain();
+    let round = leader.raft.round();
+    let refused = AppendEntriesReply { term, round, outcome: AppendOutcome::Unpromised };
+    leader.hear(2, PeerMessage::AppendEntriesReply(refused));
+    assert!(leader.last.contains(&Output::RoundConfirmed { term, round }));
+    assert!(leader.last.contains(&Output::ReadsReady { reads: vec![7], index: Index(1), lease: false }));
+    leader.hear(2, PeerMessage::AppendEntriesReply(durable));
+    assert_eq!(leader.raft.lease_until(), None);
 }
 
 #[test]

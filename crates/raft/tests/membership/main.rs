@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something is not there")]
 
 mod catching_up;
+mod demoted;
 mod joint;
 mod leaving;
 mod members;

@@ -2,7 +2,7 @@
 
 use MemberKind::{Learner, Leaving, Reserve, Voter};
 use atomix_protocol::change::{Change, ChangeRefused};
-use atomix_protocol::{Address, Index, MemberKind};
+use atomix_protocol::{Address, Index, MemberKind, limits};
 use atomix_raft::Config;
 use atomix_testkit::scenario::{Cluster, Settings};
 
@@ -152,6 +152,49 @@ fn one_to_seven_vote() {
     let mut cluster = led_by_1(2, 1);
     let change = remove(&cluster, 1, &[1, 2]);
     refuses(&mut cluster, 1, &change, ChangeRefused::Voters(0));
+}
+
+#[test]
+fn so_many_members_and_no_more() {
+    let mut cluster = led_by_1(3, 1);
+    let adding = |cluster: &Cluster, count: u64| Change {
+        add: (5..5 + count).map(|id| new_member(id, Reserve)).collect(),
+        ..unchanged(cluster, 1)
+    };
+    let change = adding(&cluster, 1_000_000);
+    refuses(&mut cluster, 1, &change, ChangeRefused::Members(1_000_004));
+    let change = adding(&cluster, 61);
+    refuses(&mut cluster, 1, &change, ChangeRefused::Members(65));
+    // One may come for one that goes.
+    let change = Change { remove: vec![server(4)], ..change };
+    complete(&mut cluster, &change);
+    assert_eq!(in_use(&cluster, 1).members.len(), limits::MEMBERS);
+    let ids = || (1..=1_000_000).map(server);
+    for change in [
+        Change { remove: ids().collect(), ..unchanged(&cluster, 1) },
+        Change { set_kind: ids().map(|id| (id, Learner)).collect(), ..unchanged(&cluster, 1) },
+        Change { set_priority: ids().map(|id| (id, 1)).collect(), ..unchanged(&cluster, 1) },
+    ] {
+        let refused = cluster.change(server(1), &change);
+        assert_eq!(refused, Err(ChangeRefused::Malformed), "before it is looked at");
+    }
+}
+
+#[test]
+fn no_address_is_longer_than_any_may_be() {
+    let mut cluster = led_by_1(3, 0);
+    let long = |bytes| Address::new("x".repeat(bytes));
+    let mut change = add(&cluster, 1, Learner);
+    for bytes in [limits::ADDRESS_BYTES + 1, limits::FRAME_BYTES] {
+        let refused = ChangeRefused::AddressTooLong(u32::try_from(bytes).unwrap());
+        change.add[0].peer_address = long(bytes);
+        refuses(&mut cluster, 1, &change, refused.clone());
+        change.add[0].peer_address = long(1);
+        change.add[0].client_address = long(bytes);
+        refuses(&mut cluster, 1, &change, refused);
+    }
+    change.add[0].client_address = long(limits::ADDRESS_BYTES);
+    complete(&mut cluster, &change);
 }
 
 /// Fault M8: who is down, or was never up, does not become a voter.

@@ -85,16 +85,18 @@ impl Checker {
         }
     }
 
-    /// Membership (I13): the configuration in use is that of the latest entry that carries one, or a later one that
-    /// is known to be committed; and each follows from the one before.
+    /// Membership (I13): the configuration in use is that of the latest entry that carries one. If the log does not hold the one
+    /// that is known to be committed, because it has not come to it or never was committed itself, it is that; and each
+    /// follows from the one before.
     pub(super) fn drained(&mut self, raft: &Raft) {
         let prev_of = |id: EntryId| self.written.get(&id).map_or(EntryId::ZERO, |(_, prev)| *prev);
         let fresh = self.configurations.check_fresh(prev_of, &self.ledger);
         let used = raft.configuration();
-        let expected = self.configurations.at(raft.last()).map(|(_, configuration)| configuration);
+        let carried = self.configurations.carried_by(raft.last(), prev_of);
+        let expected = carried.first().copied();
         let known = raft.committed_configuration();
         let in_use = match expected {
-            Some(expected) if expected.index >= known.index => used == expected,
+            Some(expected) if carried.contains(&known) => used == expected,
             Some(_) => used == known && self.is_committed(known),
             None => true,
         };

@@ -45,6 +45,21 @@ impl Configurations {
         Some((carrier, self.carried.get(&carrier).unwrap_or(&self.initial)))
     }
 
+    /// All configurations of a log that ends with this entry, the latest first and the initial one last; none if it is not known.
+    pub(super) fn carried_by(
+        &self,
+        last: EntryId,
+        prev_of: impl Fn(EntryId) -> EntryId,
+    ) -> Vec<&Configuration> {
+        let mut next = self.at(last);
+        let mut all = Vec::new();
+        while let Some((carrier, configuration)) = next {
+            all.push(configuration);
+            next = self.before(carrier, prev_of(carrier));
+        }
+        all
+    }
+
     /// The configuration before the one that this entry carries.
     fn before(&self, carrier: EntryId, prev: EntryId) -> Option<(EntryId, &Configuration)> {
         self.carried.contains_key(&carrier).then(|| self.at(prev)).flatten()

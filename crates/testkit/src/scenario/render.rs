@@ -63,6 +63,7 @@ pub(super) fn message(message: &PeerMessage) -> String {
                 AppendOutcome::Durable(index) => format!("durable {index}"),
                 AppendOutcome::Mismatch { prev, hint } => format!("no {prev}, perhaps {hint}"),
                 AppendOutcome::StaleTerm => "stale".into(),
+                AppendOutcome::Unpromised => "unpromised".into(),
             };
             format!("AppendEntriesReply term {}: {outcome}, round {}", m.term, m.round)
         }

@@ -1,6 +1,9 @@
 //! Snapshots on their way, and the log that stays or goes before them (§5, R6): interrupted at any chunk, resumed, raced, outrun.
 //! Servers 1 and 2 keep up, server 3 has been away.
 
+mod receiving;
+mod sending;
+
 use std::time::Duration;
 
 use atomix_protocol::peer::{InstallOutcome, PeerMessage};
