@@ -6,7 +6,7 @@ use atomix_protocol::client::{ClientRequest, ClientResponse};
 use atomix_protocol::codec::Frame;
 use atomix_protocol::handshake::Hello;
 use atomix_protocol::{Address, BootNonce, GroupId};
-use atomix_transport::{Connection, Transport};
+use atomix_transport::{Connection, Transport, TransportError};
 use bytes::Bytes;
 
 /// A connection on which hands were shaken. What goes wrong on it is said in words, for people.
@@ -14,15 +14,17 @@ use bytes::Bytes;
 pub(crate) struct Dialogue {
     connection: Connection,
     received: VecDeque<Bytes>,
+    greeted: bool,
 }
 
 impl Dialogue {
     /// Connects, and returns once the server has said who it is. Waits for as long as that takes.
     pub(crate) async fn open(transport: &dyn Transport, address: &Address) -> Result<Self, String> {
         let connection = transport.connect(address.as_str()).await.map_err(|error| error.to_string())?;
-        let mut dialogue = Dialogue { connection, received: VecDeque::new() };
+        let mut dialogue = Dialogue { connection, received: VecDeque::new(), greeted: false };
         dialogue.send(&Frame::Hello(Hello::of_client(None, BootNonce(0)))).await?;
         while !matches!(dialogue.next().await?, Frame::Hello(_)) {}
+        dialogue.greeted = true;
         Ok(dialogue)
     }
 
@@ -34,8 +36,11 @@ impl Dialogue {
     /// The next thing that the server says.
     pub(crate) async fn answer(&mut self) -> Result<ClientResponse, String> {
         loop {
-            if let Frame::Response(response) = self.next().await? {
-                return Ok(response);
+            match self.next().await? {
+                // Said unasked.
+                Frame::Response(ClientResponse::Servers(_)) => {}
+                Frame::Response(response) => return Ok(response),
+                _ => {}
             }
         }
     }
@@ -43,16 +48,30 @@ impl Dialogue {
     async fn next(&mut self) -> Result<Frame, String> {
         loop {
             if let Some(bytes) = self.received.pop_front() {
-                return match Frame::decode(&bytes).map_err(|error| error.to_string())? {
+                let frame = Frame::decode(&bytes).map_err(|error| self.unreadable(&error.to_string()))?;
+                return match frame {
                     Frame::Refusal(refusal) => Err(format!("refused: {}", refusal.detail)),
                     frame => Ok(frame),
                 };
             }
             let mut frames = Vec::new();
-            if !self.connection.receiver.receive(&mut frames).await.map_err(|error| error.to_string())? {
+            let goes_on = match self.connection.receiver.receive(&mut frames).await {
+                Err(TransportError::BadFrame(why)) => return Err(self.unreadable(&why)),
+                ended => ended.map_err(|error| error.to_string())?,
+            };
+            if !goes_on {
                 return Err("the server closed the connection".into());
             }
             self.received.extend(frames);
+        }
+    }
+
+    /// What can't be read, from somebody who has not said yet who it is, is of something else that listens there.
+    fn unreadable(&self, why: &str) -> String {
+        if self.greeted {
+            format!("what came can't be read: {why}")
+        } else {
+            format!("no atomix server answers there: what came can't be read: {why}")
         }
     }
 

@@ -8,15 +8,12 @@ use atomix_protocol::codec::Frame;
 use atomix_protocol::mutant::Mutant;
 use atomix_protocol::{
     Address, ClusterId, Configuration, Identity, Incarnation, Index, LinkId, LocalTime, Member, MemberKind,
-    ServerId, WriteBatch,
+    ServerId, WriteBatch, limits,
 };
 
 use crate::engine::{Engine, Recovered};
 use crate::links::Stage;
 use crate::{Notice, Output};
-
-/// Most voters of a cluster (R1).
-const VOTERS: usize = 7;
 
 /// Between two attempts to get a word through to a server that has no cluster in common.
 pub(crate) const REPEAT: Duration = Duration::from_millis(500);
@@ -98,7 +95,9 @@ impl Engine {
                         );
                         self.table.replays_through(self.marks.recovered_index);
                         self.standing = Standing::Member { recovered: true };
+                        let interrupted = self.was_interrupted(&recovered);
                         self.become_member(now, configuration, recovered);
+                        self.resume_wish(now, interrupted);
                         return;
                     }
                     (Some(_), Some(index)) => {
@@ -181,7 +180,7 @@ impl Engine {
     pub(crate) fn on_bootstrap(&mut self, now: LocalTime, id: LinkId, message: BootstrapMessage) {
         let dialed = self.links.link(id).and_then(|link| link.dialed.clone());
         match (message, dialed) {
-            (BootstrapMessage::Probe { address }, None) => self.report(id, address),
+            (BootstrapMessage::Probe { address }, None) if !address.is_too_long() => self.report(id, address),
             (BootstrapMessage::Join(wish), None) => self.on_join(now, id, &wish),
             (BootstrapMessage::Form { configuration }, None) => self.on_form(now, id, configuration),
             (BootstrapMessage::Report { address, incarnation, configuration }, Some(dialed)) => {
@@ -263,15 +262,18 @@ impl Engine {
             place =
                 place.or_else(|| configuration.members.iter().find(|member| member.peer_address == *here));
         }
+        let asked = self.links.link(id).is_some_and(|link| link.dialed.is_some());
         let Some(place) = place else {
-            self.stay_outside(now, &configuration);
+            // Unasked, a server tells only those that it means: others are not to be talked out of a place.
+            if asked {
+                self.stay_outside(now, &configuration);
+            }
             return;
         };
         let identity = Identity { incarnation: place.incarnation };
         let pretended = (identity != self.identity && !Mutant::B33.active()).then_some(identity);
         self.identity = pretended.unwrap_or(self.identity);
-        let dialed = self.links.link(id).is_some_and(|link| link.dialed.is_some());
-        self.marks.bootstrap_resumed += u64::from(dialed && configuration.index == Index::ZERO);
+        self.marks.bootstrap_resumed += u64::from(asked && configuration.index == Index::ZERO);
         self.marks.taken_in += u64::from(configuration.index > Index::ZERO);
         self.take(Taking { configuration, from: Some(id), drawn_up_here: false }, pretended);
     }
@@ -286,7 +288,7 @@ impl Engine {
         self.members.absent_from = self.members.absent_from.max(configuration.index);
         if outside_of.replace(cluster).is_none() {
             self.marks.joiner += 1;
-            self.notice(Notice::Joiner { cluster });
+            self.notice(Notice::Joiner { cluster, asks: self.joins() });
         }
         self.ask_members(now, configuration);
     }
@@ -313,7 +315,8 @@ impl Engine {
             return;
         }
         let list = self.listed();
-        if list.is_empty() || list.len() > VOTERS || list.iter().min() != Some(&self.options.address) {
+        if list.is_empty() || list.len() > limits::VOTERS || list.iter().min() != Some(&self.options.address)
+        {
             return;
         }
         let incarnations: Option<Vec<Incarnation>> =
@@ -427,16 +430,24 @@ impl Engine {
     }
 }
 
-/// Whether a configuration from outside can be one: consensus relies on it.
+/// No index and no id ever comes near it: what counts on from one that is told never gets to the end.
+const FAR: u64 = u64::MAX >> 1;
+
+/// Whether a configuration from outside can be one, and one that is committed and complete: consensus relies on it.
 fn is_sound(configuration: &Configuration) -> bool {
     let members = &configuration.members;
+    let fits = |member: &Member| !member.peer_address.is_too_long() && !member.client_address.is_too_long();
     let ascending = members.windows(2).all(|pair| pair[0].id < pair[1].id);
     let incarnations: BTreeSet<_> = members.iter().map(|member| member.incarnation).collect();
     let voters = configuration.voters().count();
     let last = members.last().map_or(0, |member| member.id.0);
     ascending
         && incarnations.len() == members.len()
-        && (1..=VOTERS).contains(&voters)
+        && members.len() <= limits::MEMBERS
+        && members.iter().all(|member| member.kind != MemberKind::Leaving && fits(member))
+        && (1..=limits::VOTERS).contains(&voters)
         && configuration.next_server_id > last
+        && configuration.next_server_id <= FAR
+        && configuration.index.0 <= FAR
         && configuration.outgoing_voters.is_none()
 }

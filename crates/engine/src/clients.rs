@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use atomix_protocol::client::{ClientRequest, ClientResponse, EndReason, KeepAlive, NotAnswered, NotLogged};
+use atomix_protocol::client::{
+    ClientRequest, ClientResponse, EndReason, KeepAlive, NotAnswered, NotLogged, Servers,
+};
 use atomix_protocol::codec::Frame;
 use atomix_protocol::mutant::Mutant;
 use atomix_protocol::session::{Close, CommandHeader, SessionEntry};
 use atomix_protocol::{
-    Address, ClientId, EntryKind, LinkId, LocalTime, Sequence, ServerId, SessionId, SessionKey, Term,
+    Address, ClientId, EntryKind, LinkId, LocalTime, MemberKind, Sequence, ServerId, SessionId, SessionKey,
+    Term,
 };
 use atomix_raft::{Refused, Role};
 use atomix_session::table::Lookup;
@@ -102,6 +105,17 @@ impl Engine {
 
     pub(crate) fn respond(&mut self, id: LinkId, response: ClientResponse) {
         self.send(id, &Frame::Response(response));
+    }
+
+    /// Tells clients where the cluster is: those they were started with may all be gone one day. So does a server that was removed.
+    pub(crate) fn tell_servers(&mut self, links: &[LinkId]) {
+        let Some(configuration) = self.members.committed.as_ref().or(self.configuration()) else { return };
+        let of_kind = |kind| configuration.members.iter().filter(move |member| member.kind == kind);
+        // Reserve members do not know who leads.
+        let members = of_kind(MemberKind::Voter).chain(of_kind(MemberKind::Learner));
+        let addresses = members.map(|member| member.client_address.clone()).collect();
+        let servers = ClientResponse::Servers(Servers { configuration: configuration.index, addresses });
+        links.iter().for_each(|id| self.respond(*id, servers.clone()));
     }
 
     /// Refuses what no well-behaved client sends.

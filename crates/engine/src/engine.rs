@@ -216,6 +216,12 @@ impl Engine {
         self.machine.as_ref()
     }
 
+    /// The links that stand with a member, its own and this server's, for checkers.
+    #[must_use]
+    pub fn links_with(&self, server: ServerId) -> Vec<LinkId> {
+        self.peers.links_of(server)
+    }
+
     /// What interesting has happened since this server came up, for simulators that must not run vacuously.
     #[must_use]
     pub fn marks(&self) -> &Marks {

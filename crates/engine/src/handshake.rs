@@ -5,7 +5,7 @@ use core::time::Duration;
 use atomix_protocol::codec::Frame;
 use atomix_protocol::handshake::{FEATURE_LEVEL, Hello, MAGIC, Refusal, RefusalReason, Role, VERSIONS};
 use atomix_protocol::mutant::Mutant;
-use atomix_protocol::{Address, DecodeError, GroupId, Incarnation, LinkId, LocalTime, ServerId};
+use atomix_protocol::{Address, DecodeError, GroupId, Incarnation, LinkId, LocalTime, Member, ServerId};
 use bytes::Bytes;
 
 use crate::clients::ClientLink;
@@ -83,6 +83,7 @@ impl Engine {
                 let answer = self.hello(Role::Server);
                 self.send(id, &Frame::Hello(answer));
                 self.settle_stage(id, Stage::Client(ClientLink::default()));
+                self.tell_servers(&[id]);
             }
             Ok(Kin::Forming) => {
                 if dialed.is_none() {
@@ -172,7 +173,7 @@ impl Engine {
     }
 
     /// Whether a server of this cluster is the member that it says. One that the configuration known here is too old to name is
-    /// believed, and consensus decides what of its words; one that has left is not.
+    /// believed until then, and consensus decides what of its words; one that has left is not.
     fn membership(&self, hello: &Hello, dialed: Option<&Address>) -> Result<Kin, Objection> {
         let refused = |detail| Err((RefusalReason::NotAMember, detail));
         let directory = short(hello.incarnation);
@@ -185,13 +186,13 @@ impl Engine {
             let named = self.configuration().and_then(|c| c.member_by_incarnation(hello.incarnation));
             return match named {
                 Some(member) => refused(format!("the data directory {directory} is server {}", member.id)),
-                None if server.0 < next => {
-                    refused(format!("server {server} is no member of configuration {index}: it was removed"))
-                }
+                None if server.0 < next => refused(format!(
+                    "server {server} is no member of configuration {index}: it was removed, and must join with an empty directory to come back"
+                )),
                 None => Ok(Kin::Member(server)),
             };
         };
-        if member.incarnation != hello.incarnation && !Mutant::B33.active() {
+        if is_anothers(member, hello.incarnation) {
             return refused(format!("the data directory {directory} is not that of server {server}"));
         }
         match dialed.filter(|address| self.peers.expects_member(address)) {
@@ -203,10 +204,44 @@ impl Engine {
         }
     }
 
+    /// Whether another data directory has the server id that a link shows: a record may have come to be known since (I14).
+    pub(crate) fn is_impostor(&self, id: LinkId) -> bool {
+        let (server, incarnation) = match self.links.link(id).map(|link| &link.stage) {
+            Some(Stage::Peer(peer)) => (Some(peer.server), peer.incarnation),
+            Some(Stage::Contested(hello)) => (hello.server, hello.incarnation),
+            _ => return false,
+        };
+        server.and_then(|server| self.record(server)).is_some_and(|record| is_anothers(record, incarnation))
+    }
+
+    pub(crate) fn dismiss(&mut self, now: LocalTime, id: LinkId) {
+        self.refuse(now, id, RefusalReason::NotAMember, "that server id is another data directory's");
+    }
+
+    /// The configuration is another. Whoever was believed because nobody was known by his id may not be the one who has it (I14), or
+    /// not answer where that one should. So no contest is left between two directories of which one is known to have the id.
+    pub(crate) fn judge_again(&mut self, now: LocalTime) {
+        let all: Vec<LinkId> = self.links.iter().map(|(id, _)| id).collect();
+        for id in all {
+            if self.is_impostor(id) {
+                self.dismiss(now, id);
+            } else if self.is_elsewhere(id) {
+                self.refuse(now, id, RefusalReason::NotAMember, "that server should answer elsewhere");
+            }
+        }
+    }
+
+    /// Whether this server dialled a member where that one should not be.
+    fn is_elsewhere(&self, id: LinkId) -> bool {
+        let (Some(link), Some(peer)) = (self.links.link(id), self.links.peer(id)) else { return false };
+        let place = self.record(peer.server).map(|record| &record.peer_address);
+        link.dialed.as_ref().zip(place).is_some_and(|(dialed, place)| dialed != place)
+    }
+
     /// Lets a member in, unless another process that shows the same server id still lives (I5).
     fn admit(&mut self, now: LocalTime, id: LinkId, hello: Hello, server: ServerId) {
         let older = self.other_processes(server, &hello);
-        if older.is_empty() {
+        if older.is_empty() || Mutant::B37.active() {
             self.establish(now, id, &hello, server);
             return;
         }
@@ -229,12 +264,14 @@ impl Engine {
     fn establish(&mut self, now: LocalTime, id: LinkId, hello: &Hello, server: ServerId) {
         let Some(link) = self.links.link(id) else { return };
         let dialed = link.dialed.is_some();
-        let peer = PeerLink { server, boot_nonce: hello.boot_nonce };
-        self.settle_stage(id, Stage::Peer(peer));
+        let Hello { incarnation, boot_nonce, .. } = *hello;
+        self.settle_stage(id, Stage::Peer(PeerLink { server, incarnation, boot_nonce }));
+        self.ask_too(now, id, hello);
         if dialed {
             self.peers.outgoing.insert(server, id);
             self.links.set_deadline(id, Some(now + crate::peers::PROBE_EVERY));
             self.announce_kinds(id);
+            self.levels.stale = true;
             self.consensus(now, atomix_raft::Input::LinkOpened { to: server });
             return;
         }
@@ -247,27 +284,47 @@ impl Engine {
         }
     }
 
-    /// A probe was answered. If a later process waited for it, that one is the duplicate.
-    pub(crate) fn on_pong(&mut self, now: LocalTime, id: LinkId, token: u64) {
-        if let Some(newer) = self.peers.contests.get(&token).copied() {
-            let same_server = match (self.links.peer(id), self.links.link(newer).map(|link| &link.stage)) {
-                (Some(peer), Some(Stage::Contested(hello))) => hello.server == Some(peer.server),
-                _ => false,
-            };
-            if same_server {
-                self.peers.contests.remove(&token);
-                self.marks.duplicate_refused += 1;
-                self.refuse(
-                    now,
-                    newer,
-                    RefusalReason::DuplicateIdentity,
-                    "another live process uses this server id",
-                );
+    /// A process was let in while later ones wait: nobody knows yet of this one whether it lives, so that it is asked as well.
+    fn ask_too(&mut self, now: LocalTime, id: LinkId, settled: &Hello) {
+        let waits = |newer: &LinkId| match self.links.link(*newer).map(|link| &link.stage) {
+            Some(Stage::Contested(hello)) => {
+                hello.server == settled.server && hello.boot_nonce != settled.boot_nonce
             }
+            _ => false,
+        };
+        let contests = self.peers.contests.iter().filter(|(_, newer)| waits(newer));
+        let contests: Vec<(u64, LinkId)> = contests.map(|(probe, newer)| (*probe, *newer)).collect();
+        for (probe, newer) in contests {
+            self.send(id, &Frame::Ping(probe));
+            self.links.set_deadline(newer, Some(now + CONTEST));
         }
     }
 
-    /// The older process did not answer in time: it goes.
+    /// A probe was answered. If a later process waited for it, that one is the duplicate; if it is another directory's, nobody
+    /// knows here yet which of them has the id, and it may try again.
+    pub(crate) fn on_pong(&mut self, now: LocalTime, id: LinkId, token: u64) {
+        let Some(newer) = self.peers.contests.get(&token).copied() else { return };
+        let (Some(peer), Some(Stage::Contested(hello))) =
+            (self.links.peer(id), self.links.link(newer).map(|link| &link.stage))
+        else {
+            return;
+        };
+        if hello.server != Some(peer.server) {
+            return;
+        }
+        let same_directory = hello.incarnation == peer.incarnation;
+        self.peers.contests.remove(&token);
+        if same_directory {
+            self.marks.duplicate_refused += 1;
+            let detail = "another live process uses this server id";
+            self.refuse(now, newer, RefusalReason::DuplicateIdentity, detail);
+        } else {
+            let detail = "a server with another data directory uses this server id";
+            self.refuse(now, newer, RefusalReason::NotAMember, detail);
+        }
+    }
+
+    /// The older process did not answer in time: it goes. Invariant: every link of it was asked at least that long ago.
     pub(crate) fn end_contest(&mut self, now: LocalTime, id: LinkId) {
         let Some(Stage::Contested(hello)) = self.links.link(id).map(|link| &link.stage) else {
             return;
@@ -336,6 +393,10 @@ impl Engine {
         let detail = format!("it belongs to cluster {ours}; the server at {address} belongs to another");
         self.stop(StopReason::ForeignCluster(detail));
     }
+}
+
+fn is_anothers(record: &Member, incarnation: Incarnation) -> bool {
+    record.incarnation != incarnation && !Mutant::B33.active()
 }
 
 /// Enough of an incarnation to recognise it.

@@ -4,12 +4,12 @@
 
 use atomix_protocol::bootstrap::BootstrapMessage;
 use atomix_protocol::change::{Change, ChangeRefused, NewMember};
-use atomix_protocol::codec::Frame;
-use atomix_protocol::{Configuration, LinkId, LocalTime, Member, MemberKind, ServerId};
+use atomix_protocol::codec::{self, Frame};
+use atomix_protocol::{Configuration, EntryKind, LinkId, LocalTime, Member, MemberKind, ServerId};
 
 use crate::Notice;
 use crate::bootstrap::{REPEAT, Standing};
-use crate::engine::Engine;
+use crate::engine::{Engine, Recovered};
 use crate::links::Stage;
 
 impl Engine {
@@ -38,8 +38,38 @@ impl Engine {
         }
     }
 
-    /// Asks again for a better place than the one that this member has, until it has the one that it wants. Only the process
-    /// that joined does: on a directory in use the place is the one that an operator gave.
+    /// Whether a directory in use shows that its server never was what it was started to be: it was interrupted on the way, and goes
+    /// on. One that was, and is no more, has the place that an operator gave it. What a snapshot replaced may have been
+    /// either: then nobody asks.
+    pub(crate) fn was_interrupted(&self, recovered: &Recovered) -> bool {
+        let below = |configuration: &Configuration| {
+            self.own_record(configuration).is_none_or(|record| self.wants_more_than(record.kind))
+        };
+        let forgotten = recovered.snapshot.as_ref().map(|(meta, _)| &meta.configuration);
+        let entries = recovered.entries.iter().filter(|entry| entry.kind == EntryKind::Configuration);
+        let mut logged = entries.filter_map(|entry| codec::from_bytes::<Configuration>(&entry.payload).ok());
+        self.joins()
+            && forgotten.is_none_or(|configuration| self.own_record(configuration).is_none())
+            && recovered.configuration.as_ref().is_some_and(below)
+            && logged.all(|configuration| below(&configuration))
+    }
+
+    /// A directory in use: its server goes on asking, or says that it does not.
+    pub(crate) fn resume_wish(&mut self, now: LocalTime, interrupted: bool) {
+        self.members.next_wish = interrupted.then_some(now);
+        if !interrupted && self.is_below_its_wish() {
+            self.notice(Notice::WishNotRepeated);
+        }
+    }
+
+    /// What this server wanted to be, it is, or was: from here on its place is the one that an operator gives it.
+    pub(crate) fn note_place(&mut self) {
+        if !self.is_below_its_wish() {
+            self.members.next_wish = None;
+        }
+    }
+
+    /// Asks again for a better place than the one that this member has, until it has had the one that it wants.
     pub(crate) fn repeat_wish(&mut self, now: LocalTime) {
         if self.members.next_wish.is_none_or(|at| at > now) {
             return;
@@ -49,6 +79,11 @@ impl Engine {
             return;
         }
         self.members.next_wish = Some(now + REPEAT);
+        // What is in the log already may give it the place, or have given it once.
+        let used = self.configuration().map(|configuration| configuration.index);
+        if used != self.members.committed.as_ref().map(|committed| committed.index) {
+            return;
+        }
         let leader = self.raft.as_ref().and_then(atomix_raft::Raft::leader);
         let known = leader.and_then(|leader| self.peers.outgoing.get(&leader));
         let links: Vec<LinkId> = match known {
@@ -65,11 +100,13 @@ impl Engine {
     pub(crate) fn is_below_its_wish(&self) -> bool {
         let own = self.raft.as_ref().map(atomix_raft::Raft::server);
         let record = own.zip(self.members.committed.as_ref()).and_then(|(own, c)| c.member(own));
-        let below = record.is_some_and(|record| {
-            use MemberKind::{Learner, Reserve, Voter};
-            matches!((record.kind, self.options.kind), (Learner | Reserve, Voter) | (Reserve, Learner))
-        });
+        let below = record.is_some_and(|record| self.wants_more_than(record.kind));
         below && self.joins() && matches!(self.standing, Standing::Member { .. })
+    }
+
+    fn wants_more_than(&self, kind: MemberKind) -> bool {
+        use MemberKind::{Learner, Reserve, Voter};
+        matches!((kind, self.options.kind), (Learner | Reserve, Voter) | (Reserve, Learner))
     }
 
     /// A server asks to be taken in, or for the place that it wants. Only the leader can do something; what it can't do yet is
@@ -86,6 +123,11 @@ impl Engine {
         };
         if itself != Some(wish.incarnation) {
             self.reject(now, id, "a wish for another data directory than its own".into());
+            return;
+        }
+        // Nobody's place would be worth a configuration that no frame carries, nor is such an address repeated in a notice.
+        if wish.address_too_long().is_some() {
+            self.reject(now, id, "a wish with an address that is too long".into());
             return;
         }
         // Whoever was removed and has not heard of it yet does not come back: its directory has an id already (I3).

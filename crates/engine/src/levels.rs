@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use atomix_protocol::client::NotLogged;
 use atomix_protocol::codec::Frame;
 use atomix_protocol::envelope::Envelope;
+use atomix_protocol::mutant::Mutant;
 use atomix_protocol::session::{RaiseLevel, SessionEntry};
-use atomix_protocol::{LinkId, LocalTime, Member, MemberKind, ServerId};
+use atomix_protocol::{LinkId, LocalTime, Member, MemberKind, ServerId, limits};
 use atomix_raft::Refused;
 use atomix_session::KindLevel;
 use bytes::Bytes;
@@ -54,7 +55,15 @@ impl Engine {
         self.send(id, &Frame::Kinds(kinds));
     }
 
-    pub(crate) fn on_kinds(&mut self, id: LinkId, from: ServerId, kinds: Vec<(String, u16)>) {
+    /// Also from a server that is too new to be known here: what it says once is needed when it is. But anybody can say to be one.
+    pub(crate) fn on_kinds(&mut self, now: LocalTime, id: LinkId, from: ServerId, kinds: Vec<(String, u16)>) {
+        let crowded = self.levels.others.len() >= limits::MEMBERS && self.record(from).is_none();
+        let long =
+            kinds.len() > limits::KINDS || kinds.iter().any(|(kind, _)| kind.len() > limits::PATH_BYTES);
+        if crowded || long {
+            self.reject(now, id, "more kinds than are kept".into());
+            return;
+        }
         self.levels.others.insert(from, (id, kinds.into_iter().collect()));
         self.levels.stale = true;
     }
@@ -67,9 +76,14 @@ impl Engine {
         }
         let (term, own) = (leading.term, raft.server());
         let members = &raft.configuration().members;
-        // A wiped server that came back under a new id has its old record's address: what that held is gone.
+        // A wiped server that came back under a new id has its old record's address: what that held is gone. Anybody can say that he
+        // is there: he must be the one who answers there, and the older one must not.
+        let is_there = |member: &Member| self.peers.outgoing.contains_key(&member.id);
         let is_gone = |member: &Member| {
-            members.iter().any(|other| other.id > member.id && other.peer_address == member.peer_address)
+            let address = &member.peer_address;
+            !self.levels.others.contains_key(&member.id)
+                && !is_there(member)
+                && members.iter().any(|m| m.id > member.id && m.peer_address == *address && is_there(m))
         };
         let holds = |member: &&Member| member.kind != MemberKind::Reserve && !is_gone(member);
         let holders = || members.iter().filter(holds).map(|member| member.id);
@@ -78,7 +92,8 @@ impl Engine {
             .own
             .iter()
             .map(|(kind, level)| {
-                let level = self.levels.common(kind, *level, holders().filter(|id| *id != own));
+                let others = holders().filter(|id| *id != own && !Mutant::U01.active());
+                let level = self.levels.common(kind, *level, others);
                 RaiseLevel { kind: kind.clone(), level, decided_in: term }
             })
             .filter(|raise| raise.level > self.table.levels().of(&raise.kind))

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use atomix_protocol::bootstrap::BootstrapMessage;
 use atomix_protocol::codec::Frame;
 use atomix_protocol::handshake::{Hello, RefusalReason};
-use atomix_protocol::{Address, BootNonce, GroupId, LinkId, LocalTime, ServerId};
+use atomix_protocol::{Address, BootNonce, GroupId, Incarnation, LinkId, LocalTime, ServerId};
 use bytes::Bytes;
 
 use crate::clients::ClientLink;
@@ -64,6 +64,8 @@ pub(crate) enum Stage {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerLink {
     pub(crate) server: ServerId,
+    /// The data directory that it showed. Invariant: no frame counts once a record of `server` names another (I14).
+    pub(crate) incarnation: Incarnation,
     pub(crate) boot_nonce: BootNonce,
 }
 
@@ -198,6 +200,11 @@ impl Engine {
                 return;
             }
         };
+        if matches!(link.stage, Stage::Peer(_)) && self.is_impostor(id) {
+            self.dismiss(now, id);
+            return;
+        }
+        let Some(link) = self.links.link(id) else { return };
         let accepted = link.dialed.is_none();
         match (&link.stage, frame) {
             // Until it is decided which process stays, nothing of this one counts.
@@ -210,10 +217,14 @@ impl Engine {
             }
             (Stage::Peer(peer), Frame::Kinds(kinds)) if accepted => {
                 let from = peer.server;
-                self.on_kinds(id, from, kinds);
+                self.on_kinds(now, id, from, kinds);
             }
-            (Stage::Peer(_), Frame::Refusal(refusal)) => self.on_refusal(now, id, &refusal),
-            // Anybody can bring a link this far: only whom this server dialled itself may send it away.
+            // Anybody can bring a link this far: only whom this server dialled itself, or knows, may send it away.
+            (Stage::Peer(peer), Frame::Refusal(refusal))
+                if !accepted || self.record(peer.server).is_some() =>
+            {
+                self.on_refusal(now, id, &refusal);
+            }
             (Stage::Forming(_), Frame::Refusal(refusal)) if !accepted => self.on_refusal(now, id, &refusal),
             (Stage::Forming(_), Frame::Bootstrap(message)) => self.on_bootstrap(now, id, message),
             (Stage::Peer(_), Frame::Bootstrap(BootstrapMessage::Join(wish))) if accepted => {
@@ -233,6 +244,7 @@ impl Engine {
         match link.stage {
             Stage::Peer(peer) => {
                 self.levels.forget(peer.server, id);
+                self.levels.stale = true;
                 if self.peers.forget(peer.server, id) {
                     self.consensus(now, atomix_raft::Input::LinkClosed { from: peer.server });
                 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use atomix_protocol::change::{Change, ChangeRefused, TransferRefused};
+use atomix_protocol::change::{Change, ChangeRefused, Plan, TransferRefused};
 use atomix_protocol::client::{ClientResponse, Manage, ManageAction, ManageOutcome, Managed};
 use atomix_protocol::{
     Address, Configuration, Incarnation, Index, LinkId, LocalTime, Member, ServerId, Term,
@@ -69,6 +69,12 @@ impl Members {
         self.departed.values().any(|(member, _)| member.incarnation == directory)
     }
 
+    /// The id of a server that a change adds, and that had one before: nobody would ever come to be it (I3).
+    fn departed_with(&self, change: &Change) -> Option<ServerId> {
+        let had = |member: &Member| change.add.iter().any(|new| new.incarnation == member.incarnation);
+        self.departed.values().find(|(member, _)| had(member)).map(|(member, _)| member.id)
+    }
+
     fn waiting_on(&self, link: LinkId) -> usize {
         let changes = self.changes.iter().filter(|waiting| waiting.link == link).count();
         changes + self.transfers.iter().filter(|waiting| waiting.link == link).count()
@@ -112,8 +118,13 @@ impl Engine {
     }
 
     fn plan(&self, now: LocalTime, change: &Change) -> ManageOutcome {
+        let departed = self.members.departed_with(change).map(ChangeRefused::AlreadyMember);
         match self.raft.as_ref().filter(|raft| raft.role() == Role::Leader) {
-            Some(raft) => ManageOutcome::Planned(Box::new(raft.plan(now, change))),
+            Some(raft) => {
+                let plan = raft.plan(now, change);
+                let refused = plan.refused.clone().or(departed);
+                ManageOutcome::Planned(Box::new(Plan { refused, ..plan }))
+            }
             None => {
                 let leader = self.leader_address();
                 ManageOutcome::ChangeRefused(ChangeRefused::NotLeader { leader })
@@ -123,8 +134,12 @@ impl Engine {
 
     /// Begins a change: in which term, and from which index on a committed configuration completes it.
     fn change(&mut self, now: LocalTime, change: &Change) -> Result<(Term, Index), ChangeRefused> {
+        let departed = self.members.departed_with(change);
         let begun = match &mut self.raft {
-            Some(raft) => raft.change(now, change),
+            Some(raft) => match departed.filter(|_| raft.role() == Role::Leader) {
+                Some(id) => Err(ChangeRefused::AlreadyMember(id)),
+                None => raft.change(now, change),
+            },
             None => Err(ChangeRefused::NotLeader { leader: None }),
         };
         match begun {
@@ -161,6 +176,7 @@ impl Engine {
             }
         }
         self.members.committed = Some(configuration.clone());
+        self.note_place();
         // Whoever held a level back may be gone (M3).
         self.levels.stale = true;
         let joint = configuration.outgoing_voters.is_some();
@@ -169,6 +185,12 @@ impl Engine {
         if joint {
             return;
         }
+        let clients: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter_map(|(id, link)| matches!(link.stage, Stage::Client(_)).then_some(id))
+            .collect();
+        self.tell_servers(&clients);
         let changes = core::mem::take(&mut self.members.changes);
         for waiting in changes {
             if waiting.awaits <= configuration.index {
@@ -227,6 +249,7 @@ impl Engine {
         let aims = Some(((raft.entry_term(used), used), committed));
         if self.members.aimed != aims {
             self.members.aimed = aims;
+            self.judge_again(now);
             self.aim(now);
         }
     }

@@ -114,7 +114,12 @@ pub enum Notice {
     Joiner {
         /// The cluster.
         cluster: ClusterId,
+        /// It was started to join, and asks to be taken in.
+        asks: bool,
     },
+    /// Its directory is one in use, on which a server does not ask for the place that it was started to have: it may have had it, and
+    /// lost it to an operator.
+    WishNotRepeated,
     /// A configuration is committed.
     Configuration {
         /// Its index.

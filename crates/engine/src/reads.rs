@@ -288,7 +288,8 @@ impl Engine {
             return;
         }
         let (_, time) = self.table.applied();
-        let body = self.machine.query(&QueryContext { index, time, session }, &waiting.query);
+        let cx = QueryContext { index, time, session, levels: self.table.levels() };
+        let body = self.machine.query(&cx, &waiting.query);
         let answer = AnswerHeader { ticket: header.ticket, index, event_index: info.event_index };
         let answer = ClientResponse::Answer(answer, body);
         let Some(Waiting { query, .. }) = self.take_read(read) else { return };

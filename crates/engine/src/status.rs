@@ -1,7 +1,7 @@
 //! What this server says of itself.
 
 use atomix_protocol::status::{Counters, Status};
-use atomix_protocol::{Address, Configuration, LocalTime, ServerId};
+use atomix_protocol::{Address, Configuration, LocalTime, Member, MemberKind, ServerId, limits};
 
 use crate::bootstrap::Standing;
 use crate::engine::Engine;
@@ -90,25 +90,62 @@ impl Engine {
             (Standing::Fresh, _) => "no vote: the data directory is being set up".into(),
             (Standing::Taking(_), _) => "no vote yet: the first configuration is being written".into(),
             (Standing::Outsider(outsider), _) => outsider.notice.clone(),
-            (Standing::Member { .. }, Some(raft)) if raft.leader().is_none() => {
-                let strangers: Vec<&str> = self.peers.foreign().map(|address| address.as_str()).collect();
-                if let Some((address, refused)) = self.peers.refusals().next() {
-                    format!("no leader is known; {address} says: {refused}")
-                } else if strangers.is_empty() {
-                    "no leader is known: a majority of the members must be reachable".into()
-                } else {
-                    format!("no leader is known; of another cluster: {}", strangers.join(", "))
-                }
-            }
-            (Standing::Member { .. }, _) if self.is_below_its_wish() => {
-                if self.members.next_wish.is_some() {
-                    "no vote yet: this server has joined, and catches up".into()
-                } else {
-                    "no vote: on a directory in use this server does not ask for one, an operator may promote it".into()
-                }
-            }
-            (Standing::Member { .. }, _) => String::new(),
+            (Standing::Member { .. }, _) => self.notice_of_member(),
         }
+    }
+
+    fn notice_of_member(&self) -> String {
+        let own = self.server().and_then(|own| self.configuration()?.member(own));
+        let here = &self.options.address;
+        if let Some(own) = own.filter(|own| own.peer_address != *here) {
+            let there = &own.peer_address;
+            let or = "or remove it, and add it with an empty directory";
+            return format!(
+                "the others look for this server at {there}, and it listens at {here}: start it there, {or}"
+            );
+        }
+        let reserve = own.is_some_and(|own| own.kind == MemberKind::Reserve);
+        let heard = match &self.raft {
+            // A reserve member hears of no leader.
+            Some(_) if reserve => !self.peers.outgoing.is_empty(),
+            Some(raft) => raft.leader().is_some(),
+            None => true,
+        };
+        match own {
+            _ if !heard => self.why_nobody_leads(reserve),
+            Some(own) if self.is_below_its_wish() => self.why_not_more(own),
+            _ => String::new(),
+        }
+    }
+
+    fn why_nobody_leads(&self, reserve: bool) -> String {
+        let strangers: Vec<&str> = self.peers.foreign().map(|address| address.as_str()).collect();
+        if let Some((address, refused)) = self.peers.refusals().next() {
+            format!("no leader is known; {address} says: {refused}")
+        } else if !strangers.is_empty() {
+            format!("no leader is known; of another cluster: {}", strangers.join(", "))
+        } else if reserve {
+            "no other member is reached".into()
+        } else {
+            "no leader is known: a majority of the members must be reachable".into()
+        }
+    }
+
+    /// Why a member that joined is not what it wants to be.
+    fn why_not_more(&self, own: &Member) -> String {
+        if self.members.next_wish.is_none() {
+            return "no vote: on a directory in use this server does not ask for one, an operator may promote it".into();
+        }
+        // Its own older self gives its vote to it.
+        let others = self.configuration().into_iter().flat_map(|configuration| &configuration.members);
+        let others = others.filter(|m| m.kind == MemberKind::Voter && m.peer_address != own.peer_address);
+        if self.options.kind == MemberKind::Voter && others.count() >= limits::VOTERS {
+            return format!(
+                "no vote: the cluster has {} voters already, and may not have more",
+                limits::VOTERS
+            );
+        }
+        "no vote yet: this server has joined, and catches up".into()
     }
 
     fn what_forming_waits_for(&self) -> String {

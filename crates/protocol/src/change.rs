@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::ids::{Address, Incarnation, Index, ServerId};
+use crate::limits;
 use crate::member::{Configuration, MemberKind};
 
 /// A server that joins. Its id is given by the leader and never reused (I3).
@@ -21,6 +22,14 @@ pub struct NewMember {
     pub kind: MemberKind,
     /// Greater is preferred as leader.
     pub priority: u8,
+}
+
+impl NewMember {
+    /// Its address that is too long, if one is.
+    #[must_use]
+    pub fn address_too_long(&self) -> Option<&Address> {
+        [&self.peer_address, &self.client_address].into_iter().find(|address| address.is_too_long())
+    }
 }
 
 /// One change of the configuration: all of it takes effect, or none. It passes through joint consensus if the voters change.
@@ -69,7 +78,7 @@ pub enum ChangeRefused {
     /// No such member.
     #[error("server {0} is not a member")]
     UnknownMember(ServerId),
-    /// That data directory is a member already.
+    /// That data directory is a member already, or was one: it has an id, and gets no other (I3).
     #[error("that data directory is server {0} already")]
     AlreadyMember(ServerId),
     /// Another member that stays has that address.
@@ -97,6 +106,12 @@ pub enum ChangeRefused {
     /// No voters, or more than seven (R1).
     #[error("{0} voters: there must be 1 to 7")]
     Voters(u32),
+    /// So many members would be too many ([`limits::MEMBERS`]).
+    #[error("{0} members: there may be {most}", most = limits::MEMBERS)]
+    Members(u32),
+    /// An address of so many bytes is too long ([`limits::ADDRESS_BYTES`]).
+    #[error("an address of {0} bytes: at most {most}", most = limits::ADDRESS_BYTES)]
+    AddressTooLong(u32),
 }
 
 /// What a set of voters can lose and still decide.
@@ -127,7 +142,7 @@ pub struct Plan {
     pub refused: Option<ChangeRefused>,
 }
 
-/// Why leadership is not handed over. The leader goes on.
+/// Why leadership is not handed over. The leader goes on, unless it ran out of time.
 #[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum TransferRefused {
@@ -149,7 +164,7 @@ pub enum TransferRefused {
     /// A configuration is not committed yet: its leader must see it through.
     #[error("a change of the configuration is under way")]
     Changing,
-    /// It did not take over in time.
+    /// It did not take over in time, and may yet: it may have been told to.
     #[error("it did not take over in time")]
     TimedOut,
 }

@@ -180,6 +180,17 @@ pub enum ClientResponse {
     },
     /// How a [`Manage`] ended.
     Managed(Managed),
+    /// Where the cluster is now: behind the handshake, and when it has changed.
+    Servers(Servers),
+}
+
+/// Where clients reach the members that know who leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Servers {
+    /// The committed configuration that says so. A greater index is newer.
+    pub configuration: Index,
+    /// Their addresses, voters first.
+    pub addresses: Vec<Address>,
 }
 
 /// What an operator asks of the leader. Needs no session.

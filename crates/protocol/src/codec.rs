@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::bootstrap::BootstrapMessage;
 use crate::client::{
     AnswerHeader, Attach, Attached, ClientRequest, ClientResponse, EndReason, EventHeader, KeepAlive, Manage,
-    Managed, NotAnswered, NotLogged, OpenSession, Opened, QueryHeader, ReplyHeader,
+    Managed, NotAnswered, NotLogged, OpenSession, Opened, QueryHeader, ReplyHeader, Servers,
 };
 use crate::entry::{Entry, EntryId, EntryKind};
 use crate::handshake::{Hello, Refusal};
@@ -161,6 +161,7 @@ const ENDED: u8 = 58;
 const STATUS: u8 = 59;
 const REFUSED: u8 = 60;
 const MANAGED: u8 = 61;
+const SERVERS: u8 = 62;
 
 const FIXED: usize = 9;
 
@@ -247,7 +248,7 @@ impl Frame {
             KINDS => raw.only(Frame::Kinds),
             PRE_VOTE..=CONFIGURE => decode_peer(raw).map(Frame::Peer),
             OPEN..=MANAGE => decode_request(raw).map(Frame::Request),
-            OPENED..=MANAGED => decode_response(raw).map(Frame::Response),
+            OPENED..=SERVERS => decode_response(raw).map(Frame::Response),
             other => Err(DecodeError::UnknownKind(other)),
         }
     }
@@ -437,6 +438,7 @@ fn encode_response(group: GroupId, response: &ClientResponse) -> Bytes {
         ClientResponse::Status(status) => frame(STATUS, group, &**status, &[]),
         ClientResponse::Refused { detail } => frame(REFUSED, group, detail, &[]),
         ClientResponse::Managed(managed) => frame(MANAGED, group, managed, &[]),
+        ClientResponse::Servers(servers) => frame(SERVERS, group, servers, &[]),
     }
 }
 
@@ -462,6 +464,7 @@ fn decode_response(raw: Raw<'_>) -> Result<ClientResponse, DecodeError> {
         STATUS => raw.only::<Box<Status>, _>(ClientResponse::Status),
         REFUSED => raw.only(|detail| ClientResponse::Refused { detail }),
         MANAGED => raw.only::<Managed, _>(ClientResponse::Managed),
+        SERVERS => raw.only::<Servers, _>(ClientResponse::Servers),
         other => Err(DecodeError::UnknownKind(other)),
     }
 }

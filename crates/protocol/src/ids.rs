@@ -5,6 +5,8 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::ADDRESS_BYTES;
+
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
@@ -160,6 +162,12 @@ impl Address {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is longer than any address may be that others hear of: the members' are in every configuration.
+    #[must_use]
+    pub fn is_too_long(&self) -> bool {
+        self.0.len() > ADDRESS_BYTES
     }
 }
 

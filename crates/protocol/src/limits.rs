@@ -4,6 +4,12 @@ use core::time::Duration;
 
 /// Most voters of a cluster (R1).
 pub const VOTERS: usize = 7;
+/// Most members, whatever they are. Each costs the leader a link, and a line in every configuration.
+pub const MEMBERS: usize = 64;
+/// Longest address: a host name has at most 253 bytes. A configuration with all its members then fits in any frame.
+pub const ADDRESS_BYTES: usize = 512;
+/// Most kinds of resources that a server's binary has, as other servers take it (M3).
+pub const KINDS: usize = 1_024;
 /// Between two heartbeats of a leader.
 pub const HEARTBEAT: Duration = Duration::from_millis(50);
 /// Shortest and longest election timeout; each timer draws from between.

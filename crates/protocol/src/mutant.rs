@@ -85,11 +85,15 @@ pub enum Mutant {
     C09,
     /// A snapshot's chunk is appended to whatever is being written, and the whole is not verified.
     B35,
+    /// A process that shows a member's identity is let in without a look at whether another one lives.
+    B37,
+    /// A leader raises the levels of its own binary without asking the others.
+    U01,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Mutant; 39] = [
+    pub const ALL: [Mutant; 41] = [
         Mutant::B01,
         Mutant::B02,
         Mutant::B04,
@@ -129,6 +133,8 @@ impl Mutant {
         Mutant::B36,
         Mutant::C09,
         Mutant::B35,
+        Mutant::B37,
+        Mutant::U01,
     ];
 
     /// Whether this bug is to be made now.

@@ -104,7 +104,8 @@ pub struct AppendEntries {
 pub struct AppendEntriesReply {
     /// The answering server's current term.
     pub term: Term,
-    /// The greatest round of `term` that the answering server has received.
+    /// The greatest round of `term` that the answering server has received; unless it says otherwise, with the promise that was
+    /// asked for (R3).
     pub round: Round,
     /// What became of the entries.
     pub outcome: AppendOutcome,
@@ -124,6 +125,8 @@ pub enum AppendOutcome {
     },
     /// The term was refused: the answering server is in a later one.
     StaleTerm,
+    /// The round was received, and what it asked to be promised is too long to be promised (R3). Of the entries another answer tells.
+    Unpromised,
 }
 
 /// A chunk of a snapshot (R6).

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use atomix_protocol::bootstrap::BootstrapMessage;
 use atomix_protocol::client::{
     AnswerHeader, Attach, Attached, ClientRequest, ClientResponse, Consistency, EndReason, EventHeader,
-    KeepAlive, NotAnswered, NotLogged, OpenSession, Opened, QueryHeader, ReplyHeader, ReplyOutcome,
+    KeepAlive, NotAnswered, NotLogged, OpenSession, Opened, QueryHeader, ReplyHeader, ReplyOutcome, Servers,
 };
 use atomix_protocol::codec::{self, Frame};
 use atomix_protocol::envelope::{
@@ -100,6 +100,7 @@ fn append_messages() -> Vec<(&'static str, PeerMessage)> {
         ("append-entries reply, durable", AppendOutcome::Durable(Index(303))),
         ("append-entries reply, mismatch", AppendOutcome::Mismatch { prev, hint: id(2, 200) }),
         ("append-entries reply, stale term", AppendOutcome::StaleTerm),
+        ("append-entries reply, unpromised", AppendOutcome::Unpromised),
     ];
     let replies = outcomes.map(|(name, outcome)| {
         (name, PeerMessage::AppendEntriesReply(AppendEntriesReply { term, round, outcome }))
@@ -261,6 +262,13 @@ fn response_frames() -> Vec<(&'static str, Frame)> {
             ),
         ),
         ("not leader", ClientResponse::NotLeader { leader: Some(Address::from("a:2")), term: Term(9) }),
+        (
+            "servers",
+            ClientResponse::Servers(Servers {
+                configuration: Index(300),
+                addresses: vec![Address::from("a:2"), Address::from("b:2")],
+            }),
+        ),
         ("not leader, nobody known", ClientResponse::NotLeader { leader: None, term: Term(9) }),
         ("status", ClientResponse::Status(Box::new(Status { role: "leader".into(), ..Status::default() }))),
         ("refused", ClientResponse::Refused { detail: "why".into() }),

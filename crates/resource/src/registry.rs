@@ -8,7 +8,7 @@ use atomix_protocol::envelope::{
     self, DeleteReply, DeleteResource, Envelope, OpenReply, OpenResource, OperationStatus, Sharing,
 };
 use atomix_protocol::mutant::Mutant;
-use atomix_protocol::{InstanceId, ResourceId, SessionId, codec};
+use atomix_protocol::{Index, InstanceId, ResourceId, SessionId, codec};
 use atomix_session::{
     Context as EntryContext, KindLevel, QueryContext as EntryQueryContext, RestoreError, Slice,
     SnapshotSource, StateMachine, TimerId,
@@ -133,17 +133,11 @@ impl Registry {
             return Reply::refused(OperationStatus::UnknownInstance);
         };
         if let Some(slot) = self.state.resources.get(&resource) {
-            let (level, known) =
-                (cx.level(slot.kind), self.kinds.get(slot.kind).map_or(0, |kind| kind.level));
+            let level = cx.level(slot.kind);
             if number > level {
                 return Reply::refused(OperationStatus::UnknownOperation);
             }
-            assert!(
-                number <= known,
-                "index {}: operation {number} of a {} of level {level}: this binary knows {known}",
-                cx.index(),
-                slot.kind
-            );
+            self.expect_known(cx.index(), slot.kind, level, number);
         }
         let caller = Caller { session, instance, sequence: cx.sequence() };
         let reply = self.state.change(cx, resource, |machine, context| {
@@ -152,16 +146,31 @@ impl Registry {
         reply.unwrap_or_else(|| Reply::refused(OperationStatus::Deleted))
     }
 
-    fn answer(&self, cx: &EntryQueryContext, operation: envelope::Operation, body: &Bytes) -> Reply {
+    fn answer(&self, cx: &EntryQueryContext<'_>, operation: envelope::Operation, body: &Bytes) -> Reply {
         let envelope::Operation { instance, number } = operation;
-        let EntryQueryContext { index, time, session } = *cx;
+        let EntryQueryContext { index, time, session, .. } = *cx;
         let Some(resource) = self.state.instance_of(session, instance) else {
             return Reply::refused(OperationStatus::UnknownInstance);
         };
-        match self.state.resources.get(&resource) {
-            Some(slot) => slot.machine.query(&QueryContext { index, time, session, instance }, number, body),
-            None => Reply::refused(OperationStatus::Deleted),
+        let Some(slot) = self.state.resources.get(&resource) else {
+            return Reply::refused(OperationStatus::Deleted);
+        };
+        let level = cx.level(slot.kind);
+        if number > level {
+            return Reply::refused(OperationStatus::UnknownOperation);
         }
+        self.expect_known(index, slot.kind, level, number);
+        slot.machine.query(&QueryContext { index, time, session, instance }, number, body)
+    }
+
+    /// M2: what may be used, by the kind's level, and this binary lacks stops this replica. Commands and queries share one space of
+    /// numbers, and one level.
+    fn expect_known(&self, index: Index, kind: &str, level: u16, number: u16) {
+        let known = self.kinds.get(kind).map_or(0, |kind| kind.level);
+        assert!(
+            number <= known,
+            "index {index}: operation {number} of a {kind} of level {level}: this binary knows {known}"
+        );
     }
 
     /// M1, L3.
@@ -213,7 +222,7 @@ impl StateMachine for Registry {
         }
     }
 
-    fn query(&self, cx: &EntryQueryContext, query: &Bytes) -> Bytes {
+    fn query(&self, cx: &EntryQueryContext<'_>, query: &Bytes) -> Bytes {
         match Envelope::decode(query) {
             Ok(Envelope::Operation(operation, body)) => self.answer(cx, operation, &body).into_bytes(),
             Ok(Envelope::Exists(path)) => {

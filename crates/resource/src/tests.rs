@@ -216,7 +216,8 @@ impl Bare {
     }
 
     fn query(&self, session: SessionId, query: &Bytes) -> Bytes {
-        let cx = EntryQueryContext { index: self.index, time: ClusterTime(self.index.0), session };
+        let (index, time) = (self.index, ClusterTime(self.index.0));
+        let cx = EntryQueryContext { index, time, session, levels: &self.levels };
         self.registry.query(&cx, query)
     }
 

@@ -5,7 +5,7 @@ mod desk;
 use atomix_protocol::envelope::{self, Envelope, OpenReply, OpenResource, OperationStatus, Sharing};
 use atomix_protocol::{ClusterTime, Index, InstanceId, Sequence, SessionId, codec};
 use atomix_resource::{Registry, Resource};
-use atomix_session::{Context, KindLevel, Levels, Published, StateMachine, Timers};
+use atomix_session::{Context, KindLevel, Levels, Published, QueryContext, StateMachine, Timers};
 use bytes::Bytes;
 use desk::Desk;
 
@@ -55,6 +55,15 @@ impl Replica {
         codec::take_from_bytes(&reply).expect("a status").0
     }
 
+    /// The same of a query.
+    fn ask(&self, number: u16) -> OperationStatus {
+        let operation = envelope::Operation { instance: InstanceId(1), number };
+        let (index, time, levels) = (Index(self.index), ClusterTime(0), &self.levels);
+        let cx = QueryContext { index, time, session: SESSION, levels };
+        let reply = self.registry.query(&cx, &Envelope::Operation(operation, Bytes::new()).encode());
+        codec::take_from_bytes(&reply).expect("a status").0
+    }
+
     fn snapshot(&self) -> Vec<u8> {
         let mut out = Vec::new();
         self.registry.snapshot().write_to(&mut out).expect("memory takes everything");
@@ -84,6 +93,25 @@ fn above_the_level_every_binary_refuses_alike() {
     assert_eq!(old.snapshot(), new.snapshot());
     new.levels.raise(Desk::KIND.into(), 5);
     assert_ne!(new.operate(4), OperationStatus::UnknownOperation);
+}
+
+#[test]
+fn rule_m2_queries_have_the_level_of_their_kind_too() {
+    let (mut old, mut new) = (Replica::new(31, 31), Replica::new(u16::MAX, 31));
+    for replica in [&mut old, &mut new] {
+        replica.open();
+        assert_eq!(replica.ask(32), OperationStatus::UnknownOperation);
+    }
+    new.levels.raise(Desk::KIND.into(), 32);
+    assert_eq!(new.ask(32), OperationStatus::Ok);
+}
+
+#[test]
+#[should_panic(expected = "index 1: operation 32 of a test/desk of level 32: this binary knows 31")]
+fn a_binary_that_lacks_a_committed_query_stops() {
+    let mut replica = Replica::new(31, 32);
+    replica.open();
+    replica.ask(32);
 }
 
 #[test]

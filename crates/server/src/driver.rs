@@ -246,8 +246,18 @@ fn log(status: &Status, notice: &Notice) {
             }
         }
         Notice::Member { cluster, server } => info!(server = server.0, %cluster, "member of the cluster"),
-        Notice::Joiner { cluster } => {
+        Notice::Joiner { cluster, asks: true } => {
+            info!(%cluster, "asks the cluster to be taken in: no vote yet")
+        }
+        Notice::Joiner { cluster, asks: false } => {
             warn!(%cluster, "the servers listed form a cluster that does not know this data directory: no vote");
+        }
+        Notice::WishNotRepeated => {
+            warn!(
+                server,
+                term,
+                "not what it was started to be: it may have been, so that it does not ask; an operator may promote it"
+            );
         }
         Notice::Configuration { index, members, joint } => {
             info!(server, term, index = index.0, members, joint, "configuration committed");

@@ -138,9 +138,15 @@ impl fmt::Debug for Server {
     }
 }
 
-/// A server forms a cluster with those listed, or joins one.
+/// A server forms a cluster with those listed, or joins one. Nobody would take it in with an address that is too long.
 fn check_lists(options: &ServerOptions) -> Result<(), ServerError> {
     let refused = |problem: String| Err(ServerError::Settings(problem));
+    let own = [Some(&options.address), options.client_address.as_ref()];
+    let named = own.into_iter().flatten().chain(&options.bootstrap).chain(&options.join);
+    if let Some(long) = named.into_iter().find(|address| address.is_too_long()) {
+        let (bytes, most) = (long.as_str().len(), limits::ADDRESS_BYTES);
+        return refused(format!("an address of {bytes} bytes: at most {most}"));
+    }
     if !options.join.is_empty() {
         if !options.bootstrap.is_empty() {
             return refused("a server forms a cluster or joins one: give one list, not both".into());

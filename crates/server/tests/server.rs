@@ -143,6 +143,13 @@ async fn settings_are_checked_first() {
     };
     check(|options| options.bootstrap = vec!["there".into()]).await;
     check(|options| options.bootstrap.clear()).await;
+    check(|options| options.client_address = Some("x".repeat(513).into())).await;
+    check(|options| options.bootstrap.push("x".repeat(513).into())).await;
+    check(|options| {
+        options.address = "x".repeat(513).into();
+        options.bootstrap = vec![options.address.clone()];
+    })
+    .await;
     check(|options| options.bootstrap.extend((1..8).map(|server| format!("there-{server}").into()))).await;
     check(|options| options.join = vec!["there".into()]).await;
     check(|options| (options.bootstrap, options.join) = (vec![], vec!["here".into()])).await;

@@ -22,7 +22,7 @@ pub trait StateMachine: Send {
     fn apply(&mut self, cx: &mut Context<'_>, command: &Bytes) -> Bytes;
 
     /// Answers a query from the state as it is. Called between `apply`s.
-    fn query(&self, cx: &QueryContext, query: &Bytes) -> Bytes;
+    fn query(&self, cx: &QueryContext<'_>, query: &Bytes) -> Bytes;
 
     /// A session ended: no further command of it is applied. Cleans up what it owned, at most a bounded slice at a time: it is
     /// called again, at a later index, until it returns [`Slice::Done`] (S9). The first call must at once make the session
@@ -192,11 +192,22 @@ impl<'a> Context<'a> {
 
 /// What a state machine may know while it answers a query.
 #[derive(Clone, Copy, Debug)]
-pub struct QueryContext {
+pub struct QueryContext<'a> {
     /// The last entry applied.
     pub index: Index,
     /// Its cluster time.
     pub time: ClusterTime,
     /// The session that asks.
     pub session: SessionId,
+    /// The levels as that entry left them.
+    pub levels: &'a Levels,
+}
+
+impl QueryContext<'_> {
+    /// The level of a kind: the highest of its operations that may be used, queries among them (M3). Above it the state machine
+    /// refuses, the same on every replica. At or below it a binary that lacks the operation must stop (M2).
+    #[must_use]
+    pub fn level(&self, kind: &str) -> u16 {
+        self.levels.of(kind)
+    }
 }

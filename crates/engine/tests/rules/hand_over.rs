@@ -172,3 +172,23 @@ fn a_shutdown_waits_for_nobody_longer_than_two_election_timeouts() {
     world.until("its end", |world| !world.engine(leader).is_handing_over());
     assert!(world.now.since(start) <= Duration::from_millis(1_200), "{:?}", world.now.since(start));
 }
+
+/// A review of the real binary found it: the removed leader waited for a successor that had no reason to tell it anything, and those
+/// who came to it waited with it.
+#[test]
+fn nobody_waits_at_a_leader_that_was_removed() {
+    let mut world = formed();
+    let leader = world.leader().expect("one");
+    let id = world.id(leader);
+    let (_, change) = world.change_at_leader(|change| change.remove = vec![id]);
+    let desk = world.desk(leader);
+    world.order(desk, 1, ManageAction::Change(change));
+    let opened = |world: &World| world.clients.iter().filter(|c| c.core.session().is_some()).count();
+    for _ in 0..20 {
+        world.client(None);
+        world.run(Duration::from_millis(1));
+    }
+    world.run(Duration::from_millis(100));
+    assert_eq!(opened(&world), 20, "{}", world.describe());
+    assert_eq!(world.status(leader).role, "removed");
+}

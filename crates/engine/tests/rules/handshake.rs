@@ -16,7 +16,8 @@ fn check(hello: Hello, expected: Result<Role, RefusalReason>) {
     let mut solo = Solo::member(3);
     let link = solo.greeted_by(hello.clone());
     match (expected, &solo.sent(link)[..]) {
-        (Ok(role), [Frame::Hello(answer)]) => {
+        // Behind it a client is told where the servers are.
+        (Ok(role), [Frame::Hello(answer)] | [Frame::Hello(answer), Frame::Response(_)]) => {
             assert_eq!(answer.role, role);
             assert_eq!((answer.cluster, answer.server), (Some(CLUSTER), Some(ServerId(1))));
             assert_eq!((answer.incarnation, answer.boot_nonce), (incarnation(1), BootNonce(1)));
@@ -220,6 +221,28 @@ fn i5_a_later_process_that_is_dialled_is_refused_too() {
     assert!(solo.is_closed(newer));
 }
 
+/// Two wait for one that is silent. The first takes its place, and the second waits for that one then.
+#[test]
+fn i5_no_process_goes_that_was_not_asked_whether_it_lives() {
+    for lives in [true, false] {
+        let mut solo = Solo::member(3);
+        let oldest = solo.greeted_by(peer(2));
+        let older = solo.greeted_by(again(2));
+        solo.wait(Duration::from_millis(500));
+        let newest = solo.greeted_by(Hello { boot_nonce: BootNonce(77), ..peer(2) });
+        solo.wait(Duration::from_millis(600));
+        assert!(solo.is_closed(oldest) && !solo.is_closed(older) && !solo.is_closed(newest));
+        let probe = probe_on(&solo, older);
+        solo.wait(Duration::from_millis(500));
+        assert!(!solo.is_closed(older) && !solo.is_closed(newest), "it has its second from then on");
+        if lives {
+            solo.hear(older, &Frame::Pong(probe));
+        }
+        solo.wait(Duration::from_millis(500));
+        assert_eq!((solo.is_closed(older), solo.is_closed(newest)), (!lives, lives));
+    }
+}
+
 #[test]
 fn i5_a_process_that_dials_anew_replaces_its_own_link() {
     let mut solo = Solo::member(3);
@@ -276,6 +299,16 @@ fn i5_a_server_without_a_cluster_can_not_stop_another() {
         assert_eq!(stopped(&solo), None);
         assert!(solo.is_closed(link));
     }
+}
+
+#[test]
+fn i5_a_server_that_nobody_knows_can_not_stop_another() {
+    let mut solo = Solo::member(3);
+    let link = solo.greeted_by(peer(9));
+    assert!(!solo.is_closed(link), "it may be newer than what is known");
+    solo.hear(link, &refusal(RefusalReason::DuplicateIdentity));
+    assert_eq!(stopped(&solo), None);
+    assert!(solo.is_closed(link));
 }
 
 #[test]

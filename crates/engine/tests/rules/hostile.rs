@@ -4,21 +4,26 @@ use std::time::Duration;
 
 use atomix_engine::{Input, Output};
 use atomix_protocol::bootstrap::BootstrapMessage;
-use atomix_protocol::client::{Attach, ClientRequest, ClientResponse, Consistency, KeepAlive, QueryHeader};
-use atomix_protocol::codec::Frame;
-use atomix_protocol::handshake::{Hello, Refusal, RefusalReason};
+use atomix_protocol::change::{ChangeRefused, NewMember};
+use atomix_protocol::client::{
+    Attach, ClientRequest, ClientResponse, Consistency, KeepAlive, Manage, ManageAction, ManageOutcome,
+    QueryHeader,
+};
+use atomix_protocol::codec::{self, Frame};
+use atomix_protocol::handshake::{Hello, Refusal, RefusalReason, Role};
 use atomix_protocol::peer::{
     AppendEntries, AppendEntriesReply, AppendOutcome, InstallOutcome, InstallSnapshotReply, PeerMessage,
     PreVote, PreVoteReply, RequestVote, RequestVoteReply, TimeoutNow,
 };
 use atomix_protocol::{
-    BootNonce, ClusterTime, Configuration, EntryId, GroupId, Index, LinkId, Round, Sequence, ServerId,
-    SessionId, SessionKey, Term,
+    Address, BootNonce, ClusterTime, Configuration, EntryId, GroupId, Incarnation, Index, LinkId, Member,
+    MemberKind, Round, Sequence, ServerId, SessionId, SessionKey, Term, limits,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::solo::{Solo, address, client, command, configuration, incarnation, leader, open, peer};
+use crate::world::World;
 
 fn id(term: u64, index: u64) -> EntryId {
     EntryId::new(Term(term), Index(index))
@@ -266,6 +271,19 @@ fn a_configuration_that_can_not_be_is_not_taken() {
     unordered.members.swap(0, 1);
     bad.push(unordered);
     bad.push(Configuration { next_server_id: 10, ..configuration(8) });
+    bad.push(Configuration { index: Index(u64::MAX), ..sound.clone() });
+    bad.push(Configuration { next_server_id: u64::MAX, ..sound.clone() });
+    let altered = |alter: &dyn Fn(&mut Member)| {
+        let mut altered = sound.clone();
+        alter(&mut altered.members[1]);
+        altered
+    };
+    bad.push(altered(&|member| member.kind = MemberKind::Leaving));
+    bad.push(altered(&|member| member.peer_address = Address::new("x".repeat(513))));
+    bad.push(altered(&|member| member.client_address = Address::new("x".repeat(513))));
+    let mut many = Configuration { next_server_id: 66, ..configuration(65) };
+    many.members[3..].iter_mut().for_each(|member| member.kind = MemberKind::Learner);
+    bad.push(many);
     for configuration in bad {
         let (mut solo, link) = solo_in(5);
         solo.hear(link, &Frame::Bootstrap(BootstrapMessage::Form { configuration: configuration.clone() }));
@@ -288,4 +306,111 @@ fn inputs_for_links_that_are_gone_change_nothing() {
         solo.hear(link, &Frame::Ping(1));
         assert_eq!(solo.sent(link), []);
     }
+}
+
+/// A learner at an address as long as a frame lets it be.
+fn newcomer_as_long_as_a_frame() -> NewMember {
+    NewMember {
+        incarnation: Incarnation(77),
+        peer_address: Address::new("x".repeat(limits::FRAME_BYTES - 200)),
+        client_address: Address::new("y"),
+        kind: MemberKind::Learner,
+        priority: 0,
+    }
+}
+
+/// One frame of any client must not make an entry that fits in no frame any more: no follower could ever get it.
+#[test]
+fn r7_no_client_makes_a_configuration_that_no_frame_can_carry() {
+    let mut world = World::formed(3);
+    let add = newcomer_as_long_as_a_frame();
+    let (leader, change) = world.change_at_leader(|change| change.add = vec![add.clone()]);
+    let manage = Manage { ticket: 1, action: ManageAction::Change(change.clone()) };
+    let frame = Frame::Request(ClientRequest::Manage(manage)).encode(GroupId::DEFAULT);
+    assert!(frame.len() <= limits::FRAME_BYTES, "transports let it in: {}", frame.len());
+    let bytes = u32::try_from(add.peer_address.as_str().len()).expect("a few");
+    let too_long = ChangeRefused::AddressTooLong(bytes);
+    let desk = world.desk(leader);
+    let refused = world.ordered(desk, 1, ManageAction::Change(change.clone()));
+    assert_eq!(refused, ManageOutcome::ChangeRefused(too_long.clone()));
+    let ManageOutcome::Planned(plan) = world.ordered(desk, 2, ManageAction::Plan(change)) else {
+        panic!("a plan")
+    };
+    assert_eq!(plan.refused, Some(too_long));
+}
+
+/// The same from a stranger that asks to be taken in.
+#[test]
+fn r7_no_stranger_makes_a_configuration_that_no_frame_can_carry() {
+    let mut world = World::formed(3);
+    let leader = world.leader().expect("one");
+    let wish = newcomer_as_long_as_a_frame();
+    let long_for_clients =
+        NewMember { peer_address: "y".into(), client_address: wish.peer_address.clone(), ..wish.clone() };
+    for wish in [wish, long_for_clients] {
+        let hello =
+            Hello { role: Role::Peer, incarnation: wish.incarnation, ..Hello::of_client(None, BootNonce(7)) };
+        let desk = world.desk_of(leader, hello);
+        let frame = Frame::Bootstrap(BootstrapMessage::Join(wish));
+        assert!(frame.encode(GroupId::DEFAULT).len() <= limits::FRAME_BYTES);
+        world.say(desk, &frame);
+        world.run(Duration::from_secs(1));
+        assert_eq!((world.status(leader).members.len(), world.engine(leader).marks().joins), (3, 0));
+    }
+    for notice in &world.servers[leader].notices {
+        assert!(format!("{notice:?}").len() < 1_000, "it is not repeated");
+    }
+}
+
+/// With as many members as there may be, each at addresses as long as they may be.
+#[test]
+fn r7_members_are_limited_and_fit_in_a_frame_with_all_that_goes_with_them() {
+    let mut world = World::formed(3);
+    let new = |number: usize| {
+        let address = Address::new(format!("{number:0>512}"));
+        NewMember {
+            incarnation: Incarnation(1_000 + number as u128),
+            peer_address: address.clone(),
+            client_address: address,
+            kind: MemberKind::Learner,
+            priority: 0,
+        }
+    };
+    let add = |world: &mut World, numbers: core::ops::Range<usize>| {
+        let (leader, change) =
+            world.change_at_leader(|change| change.add = numbers.clone().map(new).collect());
+        let desk = world.desk(leader);
+        world.ordered(desk, 1, ManageAction::Change(change))
+    };
+    let too_many = |members| ManageOutcome::ChangeRefused(ChangeRefused::Members(members));
+    assert_eq!(add(&mut world, 0..2_000), too_many(2_003));
+    assert_eq!(add(&mut world, 0..62), too_many(65));
+    let ManageOutcome::Changed(configuration) = add(&mut world, 0..61) else { panic!("there is room") };
+    assert_eq!(configuration.members.len(), limits::MEMBERS);
+    let bytes = codec::to_bytes(&configuration).len();
+    assert!(bytes + limits::SNAPSHOT_CHUNK_BYTES + 1_000 < limits::FRAME_BYTES, "{bytes}");
+    assert_eq!(add(&mut world, 61..62), too_many(65));
+}
+
+#[test]
+fn m3_what_servers_say_of_their_binaries_is_limited() {
+    let kinds = |count: usize, length: usize| {
+        Frame::Kinds((0..count).map(|kind| (format!("{kind:0>length$}"), 1)).collect())
+    };
+    for (said, goes_on) in [(kinds(1_024, 512), true), (kinds(1_025, 4), false), (kinds(1, 513), false)] {
+        let mut solo = Solo::member(3);
+        let link = solo.greeted_by(peer(2));
+        solo.hear(link, &said);
+        assert_eq!(!solo.is_closed(link), goes_on);
+    }
+    // Nor is what servers say kept without end that nobody knows; of members it is.
+    let mut solo = Solo::member(3);
+    let strangers: Vec<LinkId> = (4..100).map(|server| solo.greeted_by(peer(server))).collect();
+    for link in &strangers {
+        solo.hear(*link, &kinds(1, 1));
+    }
+    assert_eq!(strangers.iter().filter(|link| !solo.is_closed(**link)).count(), limits::MEMBERS);
+    let member = solo.greeted_by(peer(2));
+    solo.hear(member, &kinds(1, 1));
+    assert!(!solo.is_closed(member));
 }

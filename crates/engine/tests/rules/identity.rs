@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use atomix_engine::Output;
+use atomix_engine::{Input, Output};
 use atomix_protocol::handshake::{Hello, RefusalReason, Role};
 use atomix_protocol::peer::{AppendEntries, PeerMessage};
 use atomix_protocol::{
-    ClusterId, ClusterTime, Entry, EntryId, EntryKind, Index, MemberKind, Round, ServerId, Term, codec,
+    BootNonce, ClusterId, ClusterTime, Configuration, Entry, EntryId, EntryKind, GroupId, Index, MemberKind,
+    Round, ServerId, Term, codec,
 };
 use bytes::Bytes;
 use codec::Frame;
@@ -111,6 +112,129 @@ fn i14_a_newer_member_is_answered_where_it_asks() {
     solo.hear(dialed, &Frame::Hello(peer(2)));
     solo.hear(link, &Frame::Peer(heartbeat(5)));
     assert_eq!((answers(&solo, link), answers(&solo, dialed)), (0, 1));
+}
+
+/// Somebody else than the owner says to be server 4, which is not known yet.
+fn pretender() -> Hello {
+    Hello { incarnation: incarnation(9), boot_nonce: BootNonce(9), ..peer(4) }
+}
+
+/// Server 2 leads, and names these members.
+fn told(term: u64, members: Configuration) -> Frame {
+    let PeerMessage::AppendEntries(append) = heartbeat(term) else { unreachable!("as made") };
+    let id = EntryId::new(Term(term), Index(1));
+    let entry = Entry {
+        id,
+        time: ClusterTime(0),
+        kind: EntryKind::Configuration,
+        payload: codec::to_bytes(&Configuration { index: id.index, ..members }),
+    };
+    Frame::Peer(PeerMessage::AppendEntries(AppendEntries { entries: vec![entry], ..append }))
+}
+
+fn with_a_fourth() -> Configuration {
+    let mut next = configuration(4);
+    next.members[3].kind = MemberKind::Learner;
+    next
+}
+
+/// Whoever was let in as a member that is not known yet has to be it when it is.
+#[test]
+fn i14_a_stranger_under_an_id_that_is_given_later_does_not_speak_for_its_owner() {
+    let mut world = World::formed(3);
+    let leader = world.leader().expect("one");
+    let cluster = world.status(leader).cluster;
+    let hello = Hello { cluster, ..pretender() };
+    let desks = [0, 1, 2].map(|server| world.desk_of(server, hello.clone()));
+    // Now the id is given to somebody else. The strangers answer whatever they are asked.
+    let fourth = world.joiner(&[leader]);
+    world.start(fourth);
+    for _ in 0..2_000 {
+        for (server, link, frame) in core::mem::take(&mut world.heard) {
+            let desk = desks.iter().find(|desk| (desk.server, desk.link) == (server, link));
+            if let (Some(desk), Ok(Frame::Ping(token))) = (desk, Frame::decode(&frame)) {
+                world.say(*desk, &Frame::Pong(token));
+            }
+        }
+        world.run(Duration::from_millis(5));
+    }
+    assert_eq!(world.servers[fourth].stopped, None, "the owner was sent away as a duplicate");
+    assert!(world.agree(&[0, 1, 2, 3], &[1, 2, 3, 4]), "{}", world.describe());
+}
+
+#[test]
+fn i14_nothing_of_a_stranger_counts_from_the_entry_on_that_names_the_owner() {
+    let mut solo = Solo::member(3);
+    let stranger = solo.greeted_by(pretender());
+    let member = solo.greeted_by(peer(2));
+    // Both at once: before anything else is done about the entry.
+    let owner = solo.accept();
+    let frames = [
+        (member, told(1, with_a_fourth())),
+        (owner, Frame::Hello(peer(4))),
+        (stranger, Frame::Peer(heartbeat(9))),
+    ];
+    for (link, frame) in frames {
+        solo.engine.step(solo.now, Input::Frame(link, frame.encode(GroupId::DEFAULT)));
+    }
+    solo.step(Input::Tick);
+    assert_eq!((solo.engine.status(solo.now).term, solo.engine.status(solo.now).members.len()), (Term(1), 4));
+    assert!(solo.is_closed(stranger) && !solo.is_closed(member));
+    assert!(matches!(&solo.sent(owner)[..], [Frame::Hello(_)]), "{:?}", solo.sent(owner));
+    // And one that says nothing more keeps no place.
+    let mut solo = Solo::member(3);
+    let stranger = solo.greeted_by(pretender());
+    let member = solo.greeted_by(peer(2));
+    solo.hear(member, &told(1, with_a_fourth()));
+    assert!(solo.is_closed(stranger));
+    let owner = solo.greeted_by(peer(4));
+    assert!(matches!(&solo.sent(owner)[..], [Frame::Hello(_)]), "{:?}", solo.sent(owner));
+}
+
+/// A server that is not known yet answers where a member should. It may be that one's successor, and may be a stray.
+#[test]
+fn i5_a_server_that_turns_out_to_be_elsewhere_is_not_reached() {
+    for (place, stays) in [(2, true), (4, false)] {
+        let mut solo = Solo::member(3);
+        let dialed = solo.dialed(&address(2));
+        solo.hear(dialed, &Frame::Hello(peer(4)));
+        assert!(!solo.is_closed(dialed), "nobody knows better");
+        let member = solo.greeted_by(peer(2));
+        let mut next = with_a_fourth();
+        next.members[3].peer_address = address(place);
+        solo.hear(member, &told(1, next));
+        assert_eq!(!solo.is_closed(dialed), stays, "at {place}");
+    }
+}
+
+/// Until the configuration is known here nobody can say which of two directories has an id: the later one may try again.
+#[test]
+fn i5_of_two_directories_under_an_unknown_id_none_is_a_duplicate() {
+    let contested = || {
+        let mut solo = Solo::member(3);
+        let stranger = solo.greeted_by(pretender());
+        let owner = solo.greeted_by(peer(4));
+        let probe = solo.sent(stranger).into_iter().find_map(|frame| match frame {
+            Frame::Ping(token) => Some(token),
+            _ => None,
+        });
+        (solo, stranger, owner, probe.expect("a probe"))
+    };
+    let (mut solo, stranger, owner, probe) = contested();
+    solo.hear(stranger, &Frame::Pong(probe));
+    let [Frame::Refusal(refusal)] = &solo.sent(owner)[..] else { panic!("{:?}", solo.sent(owner)) };
+    assert_eq!((refusal.reason, solo.engine.marks().duplicate_refused), (RefusalReason::NotAMember, 0));
+    // Which it is comes to be known while one waits: the other goes, whichever that is.
+    let (mut solo, stranger, owner, _) = contested();
+    let member = solo.greeted_by(peer(2));
+    solo.hear(member, &told(1, with_a_fourth()));
+    assert!(matches!(&solo.sent(owner)[..], [Frame::Hello(_), ..]) && solo.is_closed(stranger));
+    let (mut solo, stranger, owner, _) = contested();
+    let member = solo.greeted_by(peer(2));
+    let mut next = with_a_fourth();
+    next.members[3].incarnation = incarnation(9);
+    solo.hear(member, &told(1, next));
+    assert!(solo.is_closed(owner) && !solo.is_closed(stranger));
 }
 
 /// Two clusters of three. Server 3 of the first is gone, and server 3 of the second answers at its address.

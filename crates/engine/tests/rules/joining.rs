@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use atomix_engine::Notice;
 use atomix_protocol::bootstrap::BootstrapMessage;
-use atomix_protocol::change::NewMember;
+use atomix_protocol::change::{ChangeRefused, NewMember};
+use atomix_protocol::client::{ManageAction, ManageOutcome};
 use atomix_protocol::codec::Frame;
 use atomix_protocol::handshake::{Hello, Role};
 use atomix_protocol::{BootNonce, Index, MemberKind, ServerId};
@@ -128,6 +130,120 @@ fn r7_nobody_asks_again_for_a_vote_that_an_operator_took() {
     }
 }
 
+/// A review of the real binary found it: killed between the two steps, a server stayed without a vote for ever.
+#[test]
+fn r7_a_joiner_that_was_interrupted_goes_on_when_it_is_started_again() {
+    for wanted in [MemberKind::Voter, MemberKind::Learner] {
+        let mut world = formed();
+        let fourth = world.joiner(&[0]);
+        if wanted == MemberKind::Learner {
+            world.options = |options| options.kind = MemberKind::Learner;
+        }
+        for _ in 0..2 {
+            world.start(fourth);
+            world.until("a learner", |world| world.status(fourth).server.is_some());
+            world.crash(fourth);
+            world.run(Duration::from_secs(2));
+            let leader = world.leader().expect("one");
+            assert_eq!(kind(&world, leader, 4), Some(MemberKind::Learner), "nobody else asks for it");
+        }
+        world.start(fourth);
+        if wanted == MemberKind::Voter {
+            assert!(world.status(fourth).notice.contains("majority"), "{}", world.status(fourth).notice);
+            world.until("a vote", |world| world.agree(&[0, 1, 2, 3], &[1, 2, 3, 4]));
+        }
+        world.run(Duration::from_secs(2));
+        assert_eq!(kind(&world, fourth, 4), Some(wanted));
+        assert_eq!(world.status(fourth).notice, "");
+    }
+}
+
+/// What it was is not in its log any more: it may have lost its vote to an operator.
+#[test]
+fn r7_nobody_asks_who_can_not_tell_whether_he_had_a_vote() {
+    let mut world = formed();
+    world.options = |options| options.snapshot_log_bytes = 512;
+    let fourth = world.joiner(&[0]);
+    world.start(fourth);
+    world.until("a vote", |world| world.agree(&[0, 1, 2, 3], &[1, 2, 3, 4]));
+    world.changed(|change| change.set_kind = vec![(ServerId(4), MemberKind::Learner)]);
+    let demoted = world.status(0).configuration_index;
+    let client = world.client(None);
+    for number in 1..200 {
+        world.write(client, &format!("line {number}"));
+    }
+    world.until("a snapshot", |world| world.status(fourth).snapshot_index > demoted);
+    world.crash(fourth);
+    world.start(fourth);
+    assert!(world.servers[fourth].notices.contains(&Notice::WishNotRepeated));
+    world.run(Duration::from_secs(5));
+    assert_eq!(kind(&world, fourth, 4), Some(MemberKind::Learner));
+    assert!(world.status(fourth).notice.contains("an operator may promote it"));
+}
+
+#[test]
+fn r7_an_eighth_voter_is_told_that_there_may_be_no_more() {
+    let mut world = World::formed(7);
+    let eighth = world.joiner(&[0]);
+    world.start(eighth);
+    let notice = |world: &World| world.status(eighth).notice;
+    world.until("its word", |world| notice(world).contains("has 7 voters already"));
+    world.changed(|change| change.remove = vec![ServerId(7)]);
+    world.until("a vote", |world| world.status(eighth).votes && notice(world).is_empty());
+}
+
+#[test]
+fn r7_a_server_says_where_the_others_look_for_it_and_a_reserve_that_all_is_well() {
+    let mut world = formed();
+    let fourth = world.joiner(&[0]);
+    world.options = |options| options.kind = MemberKind::Reserve;
+    world.start(fourth);
+    world.until("a member", |world| world.status(fourth).server.is_some());
+    world.run(Duration::from_secs(2));
+    assert_eq!((world.status(fourth).leader, world.status(fourth).notice), (None, String::new()));
+    world.isolate(fourth);
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.status(fourth).notice, "no other member is reached");
+    world.heal();
+    let moved = (world.leader().expect("one") + 1) % 3;
+    world.crash(moved);
+    let there = world.servers[moved].address.clone();
+    world.servers[moved].address = "server-9".into();
+    world.start(moved);
+    world.run(Duration::from_secs(2));
+    let notice = world.status(moved).notice;
+    assert!(notice.contains(&format!("at {there}")) && notice.contains("at server-9"), "{notice}");
+}
+
+/// Its directory has an id, and gets no other: an operator's word, too, would only make a member that never comes.
+#[test]
+fn i3_a_removed_directory_is_not_added_again_as_a_member_that_never_comes() {
+    let mut world = formed();
+    let victim = (world.leader().expect("one") + 1) % 3;
+    let id = world.id(victim);
+    let newcomer = world.newcomer(victim, MemberKind::Learner);
+    world.changed(|change| change.remove = vec![id]);
+    world.until("its end", |world| world.status(victim).role == "removed");
+    let (leader, change) = world.change_at_leader(|change| change.add = vec![newcomer.clone()]);
+    let desk = world.desk(leader);
+    let refused = ChangeRefused::AlreadyMember(id);
+    match world.ordered(desk, 1, ManageAction::Plan(change.clone())) {
+        ManageOutcome::Planned(plan) => assert_eq!(plan.refused, Some(refused.clone())),
+        other => panic!("{other:?}"),
+    }
+    let outcome = world.ordered(desk, 2, ManageAction::Change(change));
+    assert_eq!(outcome, ManageOutcome::ChangeRefused(refused));
+    assert_eq!(world.status(leader).members.len(), 2);
+    // Emptied, it comes back, under an id of its own.
+    world.crash(victim);
+    world.wipe(victim);
+    world.start(victim);
+    world.run(Duration::from_secs(1));
+    let newcomer = world.newcomer(victim, MemberKind::Learner);
+    world.changed(|change| change.add = vec![newcomer.clone()]);
+    world.until("a member", |world| world.status(victim).server == Some(ServerId(4)));
+}
+
 #[test]
 fn i3_a_removed_server_that_still_wants_a_vote_does_not_come_back() {
     let mut world = formed();
@@ -183,9 +299,11 @@ fn i3_a_wish_from_before_a_removal_is_void() {
 #[test]
 fn i3_a_joiner_takes_no_place_that_it_is_known_to_have_lost() {
     let mut joiner = Solo::empty(3);
-    let link = joiner.greeted_by(Hello { server: None, ..solo::peer(2) });
+    let link = joiner.greeted_by(solo::peer(2));
+    let asked = joiner.dialed(&solo::address(3));
+    joiner.hear(asked, &Frame::Hello(solo::peer(3)));
     // Servers 2 and 3, and this one under an id, or not.
-    let told = |index, own: Option<u64>| {
+    let configuration = |index, own: Option<u64>| {
         let mut configuration = solo::configuration(3);
         (configuration.index, configuration.next_server_id) = (Index(index), 9);
         let mut place = configuration.members.remove(0);
@@ -193,10 +311,18 @@ fn i3_a_joiner_takes_no_place_that_it_is_known_to_have_lost() {
             (place.id, place.kind) = (ServerId(id), MemberKind::Learner);
             configuration.members.push(place);
         }
-        Frame::Bootstrap(BootstrapMessage::Form { configuration })
+        configuration
     };
-    for (index, own, taken) in [(7, None, None), (5, Some(6), None), (8, Some(7), Some(ServerId(7)))] {
-        joiner.hear(link, &told(index, own));
+    let (address, incarnation) = (solo::address(3), solo::incarnation(3));
+    let report =
+        BootstrapMessage::Report { address, incarnation, configuration: Some(configuration(7, None)) };
+    joiner.hear(asked, &Frame::Bootstrap(report));
+    // Unasked, and for somebody else: says nothing of this one.
+    for (index, own, taken) in
+        [(u64::MAX / 4, None, None), (5, Some(6), None), (8, Some(7), Some(ServerId(7)))]
+    {
+        let form = BootstrapMessage::Form { configuration: configuration(index, own) };
+        joiner.hear(link, &Frame::Bootstrap(form));
         joiner.write();
         assert_eq!(joiner.engine.status(joiner.now).server, taken, "configuration {index}");
     }

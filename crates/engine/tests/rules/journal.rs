@@ -1,8 +1,8 @@
 //! A state machine that remembers every command it was given, in order.
 
-use atomix_protocol::{InstanceId, SessionId};
+use atomix_protocol::{ClusterTime, Index, InstanceId, SessionId};
 use atomix_session::{
-    Context, KindLevel, QueryContext, RestoreError, Slice, SnapshotSource, StateMachine, TimerId,
+    Context, KindLevel, Levels, QueryContext, RestoreError, Slice, SnapshotSource, StateMachine, TimerId,
 };
 use bytes::Bytes;
 
@@ -28,8 +28,8 @@ impl Journal {
 
     /// All lines, as a query sees them.
     pub(crate) fn lines_of(machine: &dyn StateMachine) -> String {
-        let context =
-            QueryContext { index: Default::default(), time: Default::default(), session: SessionId(0) };
+        let (index, time, levels) = (Index::ZERO, ClusterTime::default(), &Levels::default());
+        let context = QueryContext { index, time, session: SessionId(0), levels };
         String::from_utf8_lossy(&machine.query(&context, &Bytes::new())).into_owned()
     }
 }
@@ -55,7 +55,7 @@ impl StateMachine for Journal {
         Bytes::from(self.lines.len().to_string())
     }
 
-    fn query(&self, _cx: &QueryContext, _query: &Bytes) -> Bytes {
+    fn query(&self, _cx: &QueryContext<'_>, _query: &Bytes) -> Bytes {
         Bytes::from(self.lines.join(","))
     }
 

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use atomix_engine::{Input, Notice};
 use atomix_protocol::change::ChangeRefused;
-use atomix_protocol::client::{ManageAction, ManageOutcome};
+use atomix_protocol::client::{ClientResponse, ManageAction, ManageOutcome};
+use atomix_protocol::codec::Frame;
 use atomix_protocol::{Address, MemberKind, ServerId};
 use atomix_session::SessionState;
 
+use crate::operator::Desk;
 use crate::world::World;
 
 /// A cluster of three and a fourth server, on an empty directory, that nobody listed.
@@ -196,6 +198,34 @@ fn r7_a_server_that_was_down_when_it_was_removed_is_refused_and_says_why() {
     assert!(status.leader.is_none() && status.notice.contains("it was removed"), "{}", status.notice);
     assert_eq!((world.leader(), world.status(leader).term), (Some(leader), term), "it disturbs nobody");
     assert!(world.engine(leader).marks().removed_refused > 0);
+}
+
+/// A review of the real binary found it: after a rolling replacement clients looked for the next leader where nobody was any more.
+#[test]
+fn clients_are_told_where_the_cluster_is_also_by_a_removed_server() {
+    let mut world = World::formed(3);
+    world.until("one cluster", |world| (0..3).all(|server| world.status(server).votes));
+    let told = |world: &World, desk: Desk| -> Vec<Vec<String>> {
+        let heard =
+            world.heard.iter().filter(|(server, link, _)| (*server, *link) == (desk.server, desk.link));
+        let servers = heard.filter_map(|(_, _, frame)| match Frame::decode(frame) {
+            Ok(Frame::Response(ClientResponse::Servers(servers))) => Some(servers.addresses),
+            _ => None,
+        });
+        servers.map(|addresses| addresses.iter().map(ToString::to_string).collect()).collect()
+    };
+    let leader = world.leader().expect("one");
+    let victim = (leader + 1) % 3;
+    let desk = world.desk(leader);
+    let all = ["server-1", "server-2", "server-3"].map(String::from).to_vec();
+    assert_eq!(told(&world, desk), std::slice::from_ref(&all));
+    let id = world.id(victim);
+    world.changed(|change| change.remove = vec![id]);
+    let rest: Vec<String> = all.iter().filter(|name| !name.ends_with(&id.to_string())).cloned().collect();
+    assert_eq!(told(&world, desk), [all, rest.clone()]);
+    world.until("its end", |world| world.status(victim).role == "removed");
+    let late = world.desk(victim);
+    assert_eq!(told(&world, late), [rest]);
 }
 
 #[test]

@@ -223,9 +223,10 @@ impl Solo {
         self.hear(link, &Frame::Request(request));
     }
 
-    /// What a client was told on a link so far.
+    /// What a client was told on a link so far, but for where the servers are.
     pub(crate) fn told(&self, link: LinkId) -> Vec<ClientResponse> {
         let response = |frame| match frame {
+            Frame::Response(ClientResponse::Servers(_)) => None,
             Frame::Response(response) => Some(response),
             _ => None,
         };

@@ -55,6 +55,8 @@ fn refusals() -> Vec<ManageOutcome> {
         ChangeRefused::NotCaughtUp { server: ServerId(2), behind: 300 },
         ChangeRefused::NoQuorum { answering: 1, voters: 3 },
         ChangeRefused::Voters(8),
+        ChangeRefused::Members(65),
+        ChangeRefused::AddressTooLong(300),
     ];
     let transfers = [
         TransferRefused::NotLeader { leader },

@@ -20,6 +20,7 @@ impl Core {
             return;
         };
         match (response, which, bound) {
+            (ClientResponse::Servers(servers), ..) => self.router.learn(servers),
             (ClientResponse::Answer(header, body), _, true) => self.on_answer(now, id, header, body),
             (ClientResponse::NotAnswered { ticket, reason }, _, true) => {
                 // Another server than the leader need not be asked a second time what it can't serve.

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use atomix_protocol::{Address, LocalTime};
+use atomix_protocol::client::Servers;
+use atomix_protocol::{Address, Index, LocalTime, limits};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 
@@ -20,7 +21,12 @@ const ATTEMPT: Duration = Duration::from_millis(250);
 /// The servers in turn, hints first, with growing pauses until a leader has shown that it leads.
 #[derive(Debug)]
 pub(super) struct Router {
+    /// Those that the cluster said it has, then those that the user named and that are not among them.
     servers: Vec<Address>,
+    /// What the user named.
+    named: Vec<Address>,
+    /// How many of them the cluster named, and by which configuration.
+    known: (usize, Index),
     /// The next in turn.
     turn: usize,
     hint: Option<Address>,
@@ -41,7 +47,9 @@ impl Router {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
         let turn = usize::try_from(random.next_u64() % servers.len().max(1) as u64).unwrap_or(0);
         Router {
+            named: servers.clone(),
             servers,
+            known: (0, Index::ZERO),
             turn,
             hint: None,
             free_hint: true,
@@ -50,6 +58,28 @@ impl Router {
             foreign: BTreeSet::new(),
             random,
         }
+    }
+
+    /// The cluster says where it is. What the user named is only asked again when all of these are in vain: it may be long gone.
+    pub(super) fn learn(&mut self, told: Servers) {
+        let Servers { configuration, mut addresses } = told;
+        addresses.truncate(limits::MEMBERS);
+        if addresses.is_empty() || (self.known.0 > 0 && configuration <= self.known.1) {
+            return;
+        }
+        let named = std::mem::take(&mut self.named);
+        self.known = (addresses.len(), configuration);
+        addresses
+            .extend(named.iter().filter(|server| !addresses.contains(server)).cloned().collect::<Vec<_>>());
+        self.named = named;
+        self.servers = addresses;
+    }
+
+    /// How many of the servers take turns now.
+    fn in_turn(&self) -> usize {
+        let (known, _) = self.known;
+        let enough = usize::try_from(self.failures).unwrap_or(usize::MAX) < 2 * known;
+        if enough { known } else { self.servers.len() }
     }
 
     /// The server to try now; `None` if none was ever named.
@@ -67,14 +97,15 @@ impl Router {
     }
 
     fn next_in_turn(&mut self) -> Option<Address> {
-        let server = self.servers.get(self.turn % self.servers.len().max(1))?.clone();
-        self.turn = (self.turn + 1) % self.servers.len();
+        let count = self.in_turn().max(1);
+        let server = self.servers.get(self.turn % count)?.clone();
+        self.turn = (self.turn + 1) % count;
         Some(server)
     }
 
     /// `server` fell silent: the others are tried first.
     pub(super) fn shun(&mut self, server: Address) {
-        self.shunned = Some((server, self.servers.len()));
+        self.shunned = Some((server, self.in_turn()));
     }
 
     /// A quorum stands behind the server that was tried: the next search begins anew.
@@ -105,12 +136,13 @@ impl Router {
     /// cluster, and a cluster without a majority is gone.
     pub(super) fn is_lost(&mut self, server: &Address) -> bool {
         self.foreign.insert(server.clone());
-        self.foreign.len() * 2 > self.servers.len()
+        let of = if self.known.0 > 0 { self.known.0 } else { self.servers.len() };
+        self.foreign.len() * 2 > of
     }
 
     /// How long an attempt may take: little while others can be tried, more each time all were in vain.
     pub(super) fn patience(&self) -> Duration {
-        let rounds = self.failures / u32::try_from(self.servers.len().max(1)).unwrap_or(u32::MAX);
+        let rounds = self.failures / u32::try_from(self.in_turn().max(1)).unwrap_or(u32::MAX);
         ATTEMPT.saturating_mul(1 << rounds.min(6))
     }
 
@@ -148,6 +180,33 @@ mod tests {
         assert_eq!(router.pick(), Some("d".into()));
         assert_ne!(router.pick(), Some("d".into()));
         assert_eq!(Router::new(Vec::new(), 1).pick(), None);
+    }
+
+    /// A review of the real binary found it: after a rolling replacement, clients looked for the next leader where nobody was any more.
+    #[test]
+    fn where_the_cluster_is_now_is_looked_at_first() {
+        let picks = |router: &mut Router, count: usize| -> BTreeSet<String> {
+            (0..count).filter_map(|_| router.pick()).map(|server| server.to_string()).collect()
+        };
+        let told = |index, servers: &[&str]| Servers {
+            configuration: Index(index),
+            addresses: servers.iter().map(|server| Address::from(*server)).collect(),
+        };
+        let mut router = router();
+        router.learn(told(7, &["c", "d", "e"]));
+        assert_eq!(picks(&mut router, 9), ["c", "d", "e"].map(String::from).into());
+        router.learn(told(5, &["x"]));
+        router.learn(told(8, &[]));
+        assert_eq!(picks(&mut router, 9), ["c", "d", "e"].map(String::from).into(), "old, or empty");
+        router.learn(told(9, &["e", "f"]));
+        assert_eq!(picks(&mut router, 9), ["e", "f"].map(String::from).into());
+        // Nobody is there: perhaps whoever the user named knows more.
+        for _ in 0..4 {
+            let _ = router.failed(LocalTime::ZERO);
+        }
+        assert_eq!(picks(&mut router, 9), ["a", "b", "c", "e", "f"].map(String::from).into());
+        router.found();
+        assert_eq!(picks(&mut router, 9), ["e", "f"].map(String::from).into());
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl StateMachine for Ledger {
         reply(index, command)
     }
 
-    fn query(&self, cx: &QueryContext, query: &Bytes) -> Bytes {
+    fn query(&self, cx: &QueryContext<'_>, query: &Bytes) -> Bytes {
         reply(cx.index.0, query)
     }
 

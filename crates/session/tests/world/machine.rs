@@ -30,7 +30,7 @@ impl StateMachine for Machine {
         }
     }
 
-    fn query(&self, cx: &QueryContext, query: &Bytes) -> Bytes {
+    fn query(&self, cx: &QueryContext<'_>, query: &Bytes) -> Bytes {
         self.0.query(cx, query)
     }
 

@@ -333,7 +333,7 @@ impl World {
             let ready = index >= header.after_index.max(read.after) && last >= Some(header.after_sequence);
             let mut response = None;
             if ready && (header.consistency != Consistency::Linearizable || server == self.leader) {
-                let context = QueryContext { index, time, session: read.session };
+                let context = QueryContext { index, time, session: read.session, levels: of.table.levels() };
                 let body = of.machine.query(&context, &read.body);
                 let event_index = info.map_or(Index::ZERO, |info| info.event_index);
                 let (client, link) = read.wire;
