@@ -6,6 +6,7 @@ mod demo;
 mod lock;
 mod management;
 mod members;
+mod replacing;
 mod run;
 mod running;
 mod watch;

@@ -16,33 +16,33 @@ use crate::run::{Ended, WAIT, executable, run};
 
 type Map = DistributedMap<String, u64>;
 
-async fn cluster(servers: usize) -> Cluster {
+pub(crate) async fn cluster(servers: usize) -> Cluster {
     let cluster = Cluster::start(&executable(), servers, &[]).expect("servers");
     cluster.leader(WAIT).await.expect("a leader");
     cluster
 }
 
 /// Runs `atomix member` with time for a busy machine.
-async fn member(cluster: &Cluster, arguments: &[&str]) -> Ended {
+pub(crate) async fn member(cluster: &Cluster, arguments: &[&str]) -> Ended {
     let all = cluster.addresses().join(",");
     run(&[&["member"], arguments, &["--timeout", "30s", "--cluster", &all]].concat()).await
 }
 
 /// As [`member`], for one that is to succeed; what it printed.
-async fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
+pub(crate) async fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
     let ended = member(cluster, &[arguments, &["--json"]].concat()).await;
     ended.check(0, &[]);
     serde_json::from_str(&ended.out).expect("JSON")
 }
 
 /// Each member's id and kind.
-fn kinds(value: &Value) -> BTreeMap<u64, String> {
+pub(crate) fn kinds(value: &Value) -> BTreeMap<u64, String> {
     let members = value["members"].as_array().expect("members").iter();
     let kind = |member: &Value| Some((member["server"].as_u64()?, member["kind"].as_str()?.to_owned()));
     members.map(|member| kind(member).expect("an id and a kind")).collect()
 }
 
-fn expected<const N: usize>(kinds: [(u64, &str); N]) -> BTreeMap<u64, String> {
+pub(crate) fn expected<const N: usize>(kinds: [(u64, &str); N]) -> BTreeMap<u64, String> {
     kinds.map(|(id, kind)| (id, kind.to_owned())).into()
 }
 
@@ -51,13 +51,13 @@ async fn status(cluster: &Cluster, server: usize) -> Status {
 }
 
 /// The id of a member.
-async fn id_of(cluster: &Cluster, server: usize) -> u64 {
+pub(crate) async fn id_of(cluster: &Cluster, server: usize) -> u64 {
     let id = until("an id", WAIT, async || cluster.status(server).await?.server).await;
     id.expect("an id").0
 }
 
 /// A server that waits until it is taken in.
-async fn newcomer(cluster: &mut Cluster) -> (usize, String) {
+pub(crate) async fn newcomer(cluster: &mut Cluster) -> (usize, String) {
     let server = cluster.add_server(Entry::Waits).expect("a server");
     until("the new server to be up", WAIT, async || cluster.status(server).await).await.expect("a server");
     (server, cluster.addresses()[server].clone())

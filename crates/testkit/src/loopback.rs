@@ -13,7 +13,7 @@
 //! # struct Echo;
 //! # impl StateMachine for Echo {
 //! #     fn apply(&mut self, _: &mut Context<'_>, command: &Bytes) -> Bytes { command.clone() }
-//! #     fn query(&self, _: &QueryContext, query: &Bytes) -> Bytes { query.clone() }
+//! #     fn query(&self, _: &QueryContext<'_>, query: &Bytes) -> Bytes { query.clone() }
 //! #     fn session_ended(&mut self, _: &mut Context<'_>, _: SessionId) -> Slice { Slice::Done }
 //! #     fn timer_fired(&mut self, _: &mut Context<'_>, _: TimerId) {}
 //! #     fn kinds(&self) -> Vec<KindLevel> { Vec::new() }
@@ -328,7 +328,8 @@ impl World {
         check_size(query)?;
         self.client(session)?;
         let (index, time) = self.table.applied();
-        Ok(Outcome { index, body: self.machine.query(&QueryContext { index, time, session }, query) })
+        let cx = QueryContext { index, time, session, levels: self.table.levels() };
+        Ok(Outcome { index, body: self.machine.query(&cx, query) })
     }
 
     fn advance_to(&mut self, target: LocalTime) {
@@ -503,7 +504,7 @@ mod tests {
             command.clone()
         }
 
-        fn query(&self, cx: &QueryContext, _: &Bytes) -> Bytes {
+        fn query(&self, cx: &QueryContext<'_>, _: &Bytes) -> Bytes {
             Bytes::from(format!("{} {} {}", cx.index, cx.time, self.0.join(", ")))
         }
 
@@ -539,7 +540,7 @@ mod tests {
             command.clone()
         }
 
-        fn query(&self, _: &QueryContext, query: &Bytes) -> Bytes {
+        fn query(&self, _: &QueryContext<'_>, query: &Bytes) -> Bytes {
             query.clone()
         }
 

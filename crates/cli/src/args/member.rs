@@ -122,10 +122,13 @@ Examples:
   atomix member add 127.0.0.1:8704 --cluster 127.0.0.1:8701
   atomix member add 127.0.0.1:8704 --replace 2 --timeout 5m --cluster 127.0.0.1:8701
 
-The server must be running, with an empty data directory. It becomes a learner, which gets the log and has no vote; when it has
-caught up, it gets its vote, and in the same change the member that it replaces leaves. A member whose data directory was lost is
-replaced by its successor at the same address without being named. If it does not catch up within --timeout, it stays a
-learner, and the exit code is 1; the same command, or `promote`, goes on from there.")]
+The server must be running, with an empty data directory: `atomix serve --join ... --as learner` waits as a learner for its vote.
+(A server started with --join alone asks for its vote itself: it needs no `add`.) One that is no member yet becomes a learner, which
+gets the log and has no vote; when it has caught up, it gets its vote, and in the same change the member that it replaces leaves.
+A member whose data directory was lost is replaced by its successor at the same address without being named. If it does not
+catch up within --timeout, it stays a learner, and the exit code is 1; the same command, or `promote`, goes on from there.
+
+A server that is a member already is made what is asked for, where that takes nothing from it. One that votes replaces nobody.")]
 pub struct MemberAdd {
     /// Where it listens
     #[arg(value_name = "HOST:PORT", value_parser = address)]
@@ -136,9 +139,9 @@ pub struct MemberAdd {
     /// Without a vote and a log
     #[arg(long)]
     pub reserve: bool,
-    /// Voters with a greater one are preferred as leaders
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
-    pub priority: u8,
+    /// Voters with a greater one are preferred as leaders [default: 0, or what it has]
+    #[arg(long, value_name = "NUMBER")]
+    pub priority: Option<u8>,
     /// The member that leaves for it
     #[arg(long, value_name = "ID")]
     pub replace: Option<u64>,
@@ -153,7 +156,8 @@ pub struct MemberAdd {
 Example:
   atomix member remove 2 --cluster 127.0.0.1:8701
 
-A leader may remove itself: another one leads then. Ids are never given again. A removed server goes on running, without a vote.")]
+A leader may remove itself: another one leads then. Ids are never given again. A removed server goes on running, without a vote;
+to come back it needs an empty data directory.")]
 pub struct MemberRemove {
     /// The members
     #[arg(required = true, value_name = "ID")]

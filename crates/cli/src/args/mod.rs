@@ -9,7 +9,7 @@ mod values;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 pub use self::demo::{DemoHolder, DemoSequence, DemoWriter};
 pub use self::lock::{Leash, Lock, LockRun, LockStatus};
@@ -99,13 +99,14 @@ Exits with 0 only if every check held.")]
 
 /// Settings of one server.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "\
+#[command(group = ArgGroup::new("entry").args(["bootstrap", "join"]).required(true), after_help = "\
 Examples, the first of three servers, and a fourth that comes later:
   atomix serve --listen 127.0.0.1:8701 --bootstrap 127.0.0.1:8701,127.0.0.1:8702,127.0.0.1:8703 --data-dir data/1
   atomix serve --listen 127.0.0.1:8704 --join 127.0.0.1:8701,127.0.0.1:8702,127.0.0.1:8703 --data-dir data/4
 
 The servers listed form the cluster together the first time: all must be up. After that a majority is enough, and
-the same arguments restart a server. One that joins is taken in by the leader, and votes when it has caught up.
+the same arguments restart a server. One that joins is taken in by the leader, and votes when it has caught up; ended before that,
+it goes on when it is started again. With --as learner it waits for `atomix member add`, which gives it its vote.
 Logs go to standard error; ATOMIX_LOG=debug says more. SIGTERM and SIGINT end the server cleanly: a leader hands
 over first.")]
 pub struct Serve {
@@ -117,7 +118,6 @@ pub struct Serve {
         long,
         value_name = "HOST:PORT,...",
         value_delimiter = ',',
-        required_unless_present = "join",
         conflicts_with = "join",
         value_parser = address
     )]

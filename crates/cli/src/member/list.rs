@@ -11,7 +11,7 @@ use crate::table::Table;
 
 /// Runs the command.
 pub(super) async fn run(args: MemberList) -> Result<(), Failure> {
-    let view = View::of(&args.cluster).await?;
+    let view = View::of(&args.cluster.cluster, args.cluster.timeout).await?;
     if args.json {
         say!("{:#}", as_json(&view));
     } else {
@@ -78,7 +78,7 @@ fn as_text(view: &View) -> String {
         table.row(row);
     }
     for (address, status) in strangers(view) {
-        notes.push_str(&format!("{address} is no member: {}, {}\n", status.role, status.notice));
+        notes.push_str(&format!("{address} is no member: {}\n", stranger_in_words(view, status)));
     }
     let status = view.status();
     let joint = if status.joint { ", joint: a change is under way" } else { "" };
@@ -100,6 +100,18 @@ fn addresses(member: &Member) -> String {
         member.client_address.to_string()
     } else {
         format!("{} ({} for servers)", member.client_address, member.peer_address)
+    }
+}
+
+/// What is to be known of a server that is no member.
+fn stranger_in_words(view: &View, status: &Status) -> String {
+    let notice = &status.notice;
+    match status.cluster.filter(|cluster| view.status().cluster != Some(*cluster)) {
+        Some(cluster) => format!("it belongs to cluster {cluster}"),
+        None if notice.is_empty() => status.role.clone(),
+        // The notice says so.
+        None if status.role == "removed" => notice.clone(),
+        None => format!("{}, {notice}", status.role),
     }
 }
 

@@ -1,24 +1,27 @@
 //! `atomix member`: who belongs to the cluster, and who leads it.
 
 mod add;
+mod goal;
 mod list;
 mod operator;
 mod plan;
 mod view;
 
+use std::cmp::Ordering;
 use std::io;
 
 use atomix::{MemberKind, ServerId};
 use serde_json::json;
 
 use self::operator::{Made, Operator};
+use self::view::View;
 use crate::args::{
     Greater, Lesser, Making, Member, MemberDemote, MemberPromote, MemberRemove, MemberTransfer,
 };
 use crate::exit::{Exit, Failure, say};
-use crate::status::member_as_json;
+use crate::signals;
+use crate::status::{kind_in_words, member_as_json};
 use crate::table::Table;
-use crate::{signals, status};
 use atomix::admin::Change;
 
 /// Runs the command.
@@ -48,7 +51,7 @@ pub async fn run(args: Member) -> Result<(), Failure> {
 
 async fn remove(args: MemberRemove) -> Result<(), Failure> {
     let remove = args.servers.into_iter().map(ServerId).collect();
-    make(&args.making, Change { remove, ..Change::default() }).await
+    make(&args.making, Change { remove, ..Change::default() }, |_| Ok(())).await
 }
 
 async fn promote(args: MemberPromote) -> Result<(), Failure> {
@@ -56,21 +59,56 @@ async fn promote(args: MemberPromote) -> Result<(), Failure> {
         Greater::Voter => MemberKind::Voter,
         Greater::Learner => MemberKind::Learner,
     };
-    set_kind(&args.making, args.server, kind).await
+    set_kind(&args.making, args.server, kind, (Ordering::Greater, "demote")).await
 }
 
 async fn demote(args: MemberDemote) -> Result<(), Failure> {
-    set_kind(&args.making, args.server, lesser(args.to)).await
+    set_kind(&args.making, args.server, lesser(args.to), (Ordering::Less, "promote")).await
 }
 
-async fn set_kind(making: &Making, server: u64, kind: MemberKind) -> Result<(), Failure> {
-    make(making, Change { set_kind: vec![(ServerId(server), kind)], ..Change::default() }).await
+/// Gives a member another kind, unless that is the way that the other command goes.
+async fn set_kind(
+    making: &Making,
+    server: u64,
+    kind: MemberKind,
+    (wrong, other): (Ordering, &str),
+) -> Result<(), Failure> {
+    let id = ServerId(server);
+    let fits = |view: &View| {
+        let has = view.member(id).map(|member| member.kind).filter(|has| *has != MemberKind::Leaving);
+        match has.map(|has| (has, worth(has).cmp(&worth(kind)))) {
+            Some((has, Ordering::Equal)) => Err(format!("server {id} is a {} already", kind_in_words(has))),
+            Some((has, order)) if order == wrong => {
+                let (has, wanted) = (kind_in_words(has), kind_in_words(kind));
+                Err(format!(
+                    "server {id} is a {has}; `atomix member {other} {id} --to {wanted}` makes it a {wanted}"
+                ))
+            }
+            _ => Ok(()),
+        }
+    };
+    make(making, Change { set_kind: vec![(id, kind)], ..Change::default() }, fits).await
 }
 
-/// Makes one change, and prints what has become of the cluster.
-async fn make(making: &Making, change: Change) -> Result<(), Failure> {
+/// A greater kind has all that a lesser one has.
+fn worth(kind: MemberKind) -> u8 {
+    match kind {
+        MemberKind::Leaving => 0,
+        MemberKind::Reserve => 1,
+        MemberKind::Learner => 2,
+        MemberKind::Voter => 3,
+    }
+}
+
+/// Makes one change, unless it does not fit what is there, and prints what has become of the cluster.
+async fn make(
+    making: &Making,
+    change: Change,
+    fits: impl Fn(&View) -> Result<(), String>,
+) -> Result<(), Failure> {
     let mut operator = Operator::new(&making.cluster);
     let view = operator.view().await?;
+    fits(&view).map_err(|why| Failure::new(Exit::Refused, format!("{why}; nothing was changed")))?;
     let expected = making.expected.map_or(view.index(), atomix::Index);
     let made = operator.make(&Change { expected, ..change }).await?;
     print(&made, making.json);
@@ -113,7 +151,7 @@ fn members(made: &Made) -> Table {
     for member in &made.members {
         table.row([
             member.id.to_string(),
-            status::kind_in_words(member.kind).into(),
+            kind_in_words(member.kind).into(),
             member.priority.to_string(),
             member.client_address.to_string(),
         ]);

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use atomix::{Index, Member, ServerId, Status};
+use atomix::{Index, Member, ServerId, Status, Term};
 use tokio::time::sleep;
 
-use super::view::View;
+use super::view::{LOOK, View};
 use crate::args::Cluster;
 use crate::exit::{Exit, Failure};
 use atomix::admin::{Change, ChangeRefused, ManageAction, ManageOutcome, Plan, TransferRefused, manage};
@@ -36,9 +36,11 @@ pub(super) enum Stopped {
 /// Asks on behalf of one command.
 #[derive(Debug)]
 pub(super) struct Operator {
-    cluster: Cluster,
+    timeout: Duration,
     /// Where servers are known to be.
     addresses: Vec<String>,
+    /// The newest term of a leader seen before something was asked for.
+    term: Term,
     until: Instant,
 }
 
@@ -46,7 +48,7 @@ impl Operator {
     /// The command's time begins to run.
     pub(super) fn new(cluster: &Cluster) -> Self {
         let (addresses, until) = (cluster.cluster.clone(), Instant::now() + cluster.timeout);
-        Operator { cluster: cluster.clone(), addresses, until }
+        Operator { addresses, term: Term::ZERO, until, timeout: cluster.timeout }
     }
 
     /// Whether there is time for another attempt.
@@ -62,22 +64,29 @@ impl Operator {
     /// The members as the leader knows them, once no change is half-way: its index will not be that of the next one to be made.
     pub(super) async fn view(&mut self) -> Result<View, Failure> {
         loop {
-            let view = View::of(&self.cluster).await;
+            let view = self.look().await;
             let settled = view.as_ref().is_ok_and(|view| view.leader().is_some_and(|leader| !leader.joint));
             if !settled && self.has_time() {
                 self.pause().await;
                 continue;
             }
             let view = view?;
-            let members = view.members().iter().map(|member| member.client_address.to_string());
-            let new: Vec<String> = members.filter(|address| !self.addresses.contains(address)).collect();
-            self.addresses.extend(new);
+            self.term = view.leader().map_or(self.term, |leader| leader.term.max(self.term));
             return Ok(view);
         }
     }
 
+    /// The members as the servers tell now, at every address that was named or learned.
+    async fn look(&mut self) -> Result<View, Failure> {
+        let view = View::of(&self.addresses, self.timeout).await?;
+        let members = view.members().iter().map(|member| member.client_address.to_string());
+        let new: Vec<String> = members.filter(|address| !self.addresses.contains(address)).collect();
+        self.addresses.extend(new);
+        Ok(view)
+    }
+
     /// Makes a change. What the leader refuses for the moment only is asked for again while there is time.
-    pub(super) async fn make(&self, change: &Change) -> Result<Made, Stopped> {
+    pub(super) async fn make(&mut self, change: &Change) -> Result<Made, Stopped> {
         loop {
             match self.ask(ManageAction::Change(change.clone())).await? {
                 ManageOutcome::Changed(configuration) => {
@@ -102,21 +111,63 @@ impl Operator {
         }
     }
 
+    /// The id that the next new member gets. No change is asked for: that it would be refused does not matter.
+    pub(super) async fn next_id(&self, expected: Index, id: ServerId) -> Result<u64, Failure> {
+        let change = Change { expected, remove: vec![id], ..Change::default() };
+        Ok(self.plan(change).await?.configuration.next_server_id)
+    }
+
     /// Has another server lead; tells which one does.
-    pub(super) async fn transfer(&self, to: Option<ServerId>) -> Result<ServerId, Failure> {
+    pub(super) async fn transfer(&mut self, to: Option<ServerId>) -> Result<ServerId, Failure> {
+        // Whoever was named may not be a member any more, but knows some.
+        let view = self.view().await?;
+        let before = view.leader().and_then(|leader| leader.server);
         loop {
             match self.ask(ManageAction::Transfer(to)).await? {
-                ManageOutcome::Transferred(leader) => return Ok(leader),
+                ManageOutcome::Transferred(leader) => return arrived(to, leader),
                 ManageOutcome::TransferRefused(TransferRefused::Pending | TransferRefused::Changing)
                     if self.has_time() =>
                 {
                     self.pause().await;
                 }
+                ManageOutcome::TransferRefused(TransferRefused::Nobody) if to.is_some() => {
+                    let id = to.unwrap_or_default();
+                    let words = format!("server {id} does not answer the leader, which goes on");
+                    return Err(Failure::new(Exit::Refused, words));
+                }
+                // It was told to take over, perhaps, and may yet.
+                ManageOutcome::TransferRefused(TransferRefused::TimedOut) => {
+                    return self.look_for_leader(to, before).await.ok_or_else(|| {
+                        let words = "it did not take over in time, and may yet";
+                        Failure::new(
+                            Exit::OutcomeUnknown,
+                            format!("{words}; `atomix status` tells who leads"),
+                        )
+                    });
+                }
                 ManageOutcome::TransferRefused(refused) => {
                     return Err(Failure::new(Exit::Refused, format!("{refused}; the leader goes on")));
                 }
-                ManageOutcome::Unknown => return Err(unknown("atomix status")),
+                ManageOutcome::Unknown => {
+                    let found = self.look_for_leader(to, before).await;
+                    return found.ok_or_else(|| unknown("atomix status"));
+                }
                 other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    /// Whether whoever was to lead comes to: it may take a moment.
+    async fn look_for_leader(&mut self, to: Option<ServerId>, before: Option<ServerId>) -> Option<ServerId> {
+        let begin = Instant::now();
+        loop {
+            let view = self.look().await.ok();
+            let leader = view.as_ref().and_then(View::leader).and_then(|leader| leader.server);
+            match (leader, to) {
+                (Some(leader), Some(to)) if leader == to => return Some(leader),
+                (Some(leader), None) if Some(leader) != before => return Some(leader),
+                _ if !self.has_time() || begin.elapsed() > LOOK => return None,
+                _ => self.pause().await,
             }
         }
     }
@@ -127,12 +178,19 @@ impl Operator {
     }
 
     /// The answer was lost: the configuration tells whether the change was made.
-    async fn look_for(&self, change: &Change) -> Result<Made, Stopped> {
+    async fn look_for(&mut self, change: &Change) -> Result<Made, Stopped> {
+        let mut successor = None;
         loop {
-            if let Ok(view) = View::of(&self.cluster).await
-                && let Some(leader) = view.leader().filter(|leader| shows(leader, change))
+            if let Ok(view) = self.look().await
+                && let Some(leader) = view.leader()
             {
-                return Ok(Made { index: leader.configuration_index, members: leader.members.clone() });
+                if shows(leader, change) {
+                    return Ok(Made { index: leader.configuration_index, members: leader.members.clone() });
+                }
+                if is_lost(leader, change, self.term, &mut successor) {
+                    let words = "the leader was lost, and the change with it: it was not made; try again";
+                    return Err(Stopped::Failed(Failure::new(Exit::Refused, words)));
+                }
             }
             if !self.has_time() {
                 return Err(Stopped::Failed(unknown("atomix member list")));
@@ -155,6 +213,28 @@ fn shows(leader: &Status, change: &Change) -> bool {
         && change.add.iter().all(|new| leader.members.iter().any(|m| m.incarnation == new.incarnation))
 }
 
+/// Whether a change can't come any more: a leader that was elected after it was asked for has committed an entry of its own term,
+/// and its configuration is still the one from before. `seen` is such a leader's term, and where its log ended when it was seen
+/// first: its own entry is there, or before.
+fn is_lost(leader: &Status, change: &Change, asked_in: Term, seen: &mut Option<(Term, Index)>) -> bool {
+    if seen.is_none_or(|(term, _)| term < leader.term) {
+        *seen = Some((leader.term, leader.last_index));
+    }
+    let established = seen.is_some_and(|(term, last)| term == leader.term && leader.commit_index >= last);
+    leader.term > asked_in && established && leader.configuration_index == change.expected && !leader.joint
+}
+
+/// Whoever leads was to.
+fn arrived(to: Option<ServerId>, leader: ServerId) -> Result<ServerId, Failure> {
+    match to.filter(|to| *to != leader) {
+        Some(to) => {
+            let words = format!("server {leader} leads now, and not server {to}; try again");
+            Err(Failure::new(Exit::Refused, words))
+        }
+        None => Ok(leader),
+    }
+}
+
 /// Whether a refusal is one of the moment.
 fn passes(refused: &ChangeRefused) -> bool {
     matches!(
@@ -171,6 +251,9 @@ pub(super) fn refusal(refused: &ChangeRefused) -> Failure {
     let advice = match refused {
         ChangeRefused::Changed(_) => "look at it (`atomix member list`), then try again",
         ChangeRefused::UnknownMember(_) => "`atomix member list` shows them",
+        ChangeRefused::AlreadyMember(_) => {
+            "`atomix member list` shows it; if it was removed, start it with an empty data directory"
+        }
         ChangeRefused::NotALearner => "make it a learner, and wait until it has caught up",
         ChangeRefused::NotCaughtUp { .. } => "try again when it has (`atomix member list`)",
         ChangeRefused::NoQuorum { .. } => "start the servers that do not answer, or remove them instead",
@@ -258,6 +341,37 @@ mod tests {
         let priorities = |priority| Change { set_priority: vec![(ServerId(4), priority)], ..removal(7) };
         check(&leader(), &priorities(0), true);
         check(&leader(), &priorities(1), false);
+    }
+
+    #[test]
+    fn a_change_is_lost_if_a_later_leader_is_established_without_it() {
+        let at = |term, configuration, commit, last| Status {
+            term: Term(term),
+            configuration_index: Index(configuration),
+            commit_index: Index(commit),
+            last_index: Index(last),
+            ..leader()
+        };
+        let lost = |statuses: &[Status]| {
+            let mut seen = None;
+            statuses.iter().any(|status| is_lost(status, &removal(7), Term(3), &mut seen))
+        };
+        assert!(lost(&[at(4, 7, 9, 9)]));
+        assert!(lost(&[at(4, 7, 8, 10), at(4, 7, 10, 12)]), "under load");
+        assert!(!lost(&[at(4, 7, 8, 9)]), "its own entry may not be committed");
+        assert!(!lost(&[at(3, 7, 9, 9)]), "this leader may have been asked");
+        assert!(!lost(&[at(4, 8, 9, 9)]), "it is on its way, or another is");
+        assert!(!lost(&[Status { joint: true, ..at(4, 7, 9, 9) }]));
+        assert!(!lost(&[at(4, 7, 8, 10), at(5, 7, 10, 12)]), "another leader by now");
+    }
+
+    #[test]
+    fn who_leads_is_who_was_to() {
+        assert_eq!(arrived(None, ServerId(2)), Ok(ServerId(2)));
+        assert_eq!(arrived(Some(ServerId(2)), ServerId(2)), Ok(ServerId(2)));
+        let other = arrived(Some(ServerId(3)), ServerId(2)).expect_err("another one leads");
+        assert_eq!(other.exit, Exit::Refused);
+        assert!(other.message.contains("server 2 leads now, and not server 3"), "{other}");
     }
 
     #[test]

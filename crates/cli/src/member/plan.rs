@@ -3,7 +3,7 @@
 use atomix::{Index, MemberKind, ServerId};
 use serde_json::{Value, json};
 
-use super::add::{fits, member_to_be, newcomer, predecessor};
+use super::add::{fits, member_to_be, newcomer, predecessors};
 use super::operator::{Made, Operator};
 use super::view::View;
 use super::{lesser, members};
@@ -38,7 +38,7 @@ async fn change(args: &MemberPlan, operator: &Operator, view: &View) -> Result<C
         let new = newcomer(address, operator).await?;
         fits(address, &new, view)?;
         change.add.push(member_to_be(&new, kind, 0));
-        change.remove.extend(predecessor(view.members(), &new).map(|member| member.id));
+        change.remove.extend(predecessors(view.members(), &new));
     }
     change.remove.extend(args.remove.iter().copied().map(ServerId));
     let promoted = args.promote.iter().map(|id| (ServerId(*id), MemberKind::Voter));

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use atomix::{Incarnation, Index, Member, Status};
+use atomix::{Incarnation, Index, Member, ServerId, Status};
 
-use crate::args::Cluster;
 use crate::exit::{Exit, Failure};
 use crate::status::{self, Answer};
 
@@ -20,16 +19,16 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Asks the servers named, and those that they name.
-    pub(super) async fn of(cluster: &Cluster) -> Result<Self, Failure> {
-        let answers = status::ask_all(&cluster.cluster, cluster.timeout.min(LOOK)).await?;
+    /// Asks servers, and those that they name.
+    pub(super) async fn of(servers: &[String], within: Duration) -> Result<Self, Failure> {
+        let answers = status::ask_all(servers, within.min(LOOK)).await?;
         View::from(answers).ok_or_else(|| {
-            let asked = cluster.cluster.join(", ");
+            let asked = servers.join(", ");
             Failure::new(Exit::Unreachable, format!("no server of a cluster answered (tried {asked})"))
         })
     }
 
-    fn from(answers: Vec<Answer>) -> Option<Self> {
+    pub(super) fn from(answers: Vec<Answer>) -> Option<Self> {
         let told = answers.iter().filter_map(|answer| answer.status.as_ref().ok());
         let members = told.filter(|status| status.cluster.is_some() && !status.members.is_empty());
         let believed = members.max_by_key(|status| rank(status))?.clone();
@@ -61,6 +60,11 @@ impl View {
         self.members().iter().find(|member| member.incarnation == incarnation)
     }
 
+    /// A member.
+    pub(super) fn member(&self, id: ServerId) -> Option<&Member> {
+        self.members().iter().find(|member| member.id == id)
+    }
+
     /// What a member says of itself.
     pub(super) fn of_member(&self, member: &Member) -> Option<&Status> {
         let told = self.answers.iter().filter_map(|answer| answer.status.as_ref().ok());
@@ -90,7 +94,7 @@ fn rank(status: &Status) -> (bool, atomix::Term, Index) {
 
 #[cfg(test)]
 mod tests {
-    use atomix::{ClusterId, MemberKind, ServerId, Term};
+    use atomix::{ClusterId, MemberKind, Term};
 
     use super::*;
 

@@ -312,7 +312,8 @@ impl Server {
 
     pub(super) fn lines(&self) -> String {
         let (index, time) = self.engine.table().applied();
-        let context = QueryContext { index, time, session: SessionId(0) };
+        let levels = self.engine.table().levels();
+        let context = QueryContext { index, time, session: SessionId(0), levels };
         String::from_utf8_lossy(&self.engine.machine().query(&context, &Bytes::new())).into_owned()
     }
 }
@@ -385,7 +386,7 @@ impl StateMachine for Journal {
         Bytes::new()
     }
 
-    fn query(&self, _cx: &QueryContext, _query: &Bytes) -> Bytes {
+    fn query(&self, _cx: &QueryContext<'_>, _query: &Bytes) -> Bytes {
         Bytes::from(self.lines.join(","))
     }
 
