@@ -6,6 +6,7 @@ mod load;
 mod lock;
 mod machine;
 mod members;
+mod paced;
 mod proxy;
 mod write;
 

@@ -1,28 +1,30 @@
-//! `cargo xtask bench catch-up`: a server joins a cluster that has much state, while others write.
+//! `cargo xtask bench catch-up`: servers join a cluster that has much state, or come back to it, while others write.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use atomix::admin::{Change, ManageAction, ManageOutcome, NewMember, manage};
-use atomix::{Atomix, MemberKind, ServerId, Status};
+use atomix::{Atomix, Consistency, MemberKind, ServerId, Status};
 use atomix_cli::cluster::{Cluster, Entry, until};
-use hdrhistogram::Histogram;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::task::JoinSet;
 
-use super::load::{Map, VALUE_BYTES, value};
+use super::load::{Map, VALUE_BYTES, number, value};
 use super::members::member;
+use super::paced::{BETWEEN, Paced, report};
 use super::proxy::Proxy;
-use super::write::histogram;
 
 /// Keys of the state.
 const KEYS: u64 = 400_000;
 /// Puts in flight while it is written.
 const LOADERS: u64 = 512;
-/// Between two puts of the steady load.
-const BETWEEN: Duration = Duration::from_millis(2);
+/// As much of it must be in a snapshot, or the figures are of something else.
+const STATE_BYTES: u64 = 100_000_000;
+/// More entries than the tail that is kept before a snapshot has.
+const TAIL: u64 = 150_000;
+/// Keys that are read back from a server, of all over the state.
+const SAMPLES: u64 = 300;
 /// The steady load before anything is added.
 const BEFORE: Duration = Duration::from_secs(5);
 /// Shares of the snapshot after which the link is cut, in percent.
@@ -40,15 +42,22 @@ pub(super) async fn run(cluster: &mut Cluster, executable: &Path) -> Result<bool
     cluster.leader(WAIT).await.map_err(|failure| failure.to_string())?;
     let atomix = Atomix::connect(cluster.addresses()).await.map_err(|error| error.to_string())?;
     let map: Map = atomix.map(PATH).await.map_err(|error| error.to_string())?;
-    fill(cluster, &map).await?;
-    let paced = Paced::start(map);
+    fill(cluster, &map, 0).await?;
+    let leader = cluster.leader(WAIT).await.map_err(|failure| failure.to_string())?;
+    let state = size_of_snapshot(&cluster.directory(leader)).map_err(|error| error.to_string())?;
+    if state < STATE_BYTES {
+        return Err(format!("the state is {state} B in a snapshot, and should be {STATE_BYTES} at least"));
+    }
+    let paced = Paced::start(map.clone());
     tokio::time::sleep(Duration::from_secs(1)).await;
     paced.figures();
     tokio::time::sleep(BEFORE).await;
     report("writers before", &paced.figures());
 
     println!("\na fourth server:");
-    let (server, mut by_snapshot) = straight(cluster, executable, &paced).await?;
+    let server = straight(cluster, executable, &paced).await?;
+    let mut sound = by_snapshot(cluster, server, 0).await?;
+    sound &= has_contents(cluster, server, false).await?;
     // The second one is to start from where the first one did.
     let id = id_of(cluster, server).await?;
     print!("{}", member(executable, &cluster.addresses(), &["remove", &id.to_string()]).await?);
@@ -56,15 +65,27 @@ pub(super) async fn run(cluster: &mut Cluster, executable: &Path) -> Result<bool
     tokio::time::sleep(Duration::from_secs(1)).await;
     paced.figures();
 
-    println!("\nanother one, whose link to the leader is cut {} times on the way:", CUTS.len());
-    by_snapshot &= cut(cluster, executable, &paced).await?;
+    println!("\nanother one, whose link from the leader is cut {} times on the way:", CUTS.len());
+    let (server, proxy) = cut(cluster, executable, &paced).await?;
+    sound &= by_snapshot(cluster, server, 0).await?;
+    sound &= has_contents(cluster, server, false).await?;
+
+    println!(
+        "\nthe same one, away while the log was compacted behind it, with as many cuts when it is back:"
+    );
+    let through = away(cluster, server, &map).await?;
+    back(cluster, server, &proxy, &paced).await?;
+    sound &= by_snapshot(cluster, server, through).await?;
     let (written, failed) = paced.stop().await?;
+    // Nobody writes any more: now it must have exactly what the leader has.
+    sound &= has_contents(cluster, server, true).await?;
     println!("\nsteady writes: {written} acknowledged, {failed} failed");
-    Ok(by_snapshot && failed == 0)
+    Ok(sound && failed == 0 && proxy.cuts() == 2 * CUTS.len() as u64)
 }
 
 /// Writes the state, and goes on until a snapshot holds all of it: the log alone does not reach back to its beginning then.
-async fn fill(cluster: &Cluster, map: &Map) -> Result<(), String> {
+/// If that snapshot must be of a later index, until it is.
+async fn fill(cluster: &Cluster, map: &Map, least: u64) -> Result<(), String> {
     let begin = Instant::now();
     let next = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
@@ -83,14 +104,14 @@ async fn fill(cluster: &Cluster, map: &Map) -> Result<(), String> {
     let all = async || (next.load(Ordering::Relaxed) >= KEYS + LOADERS).then_some(());
     until("the state to be written", WAIT, all).await.map_err(|failure| failure.to_string())?;
     let time = begin.elapsed();
-    let full = status(cluster, leader).await?.last_index;
+    let full = status(cluster, leader).await?.last_index.0.max(least);
     println!(
         "written in {:.1} s: {:.0} puts/s with {LOADERS} in flight",
         time.as_secs_f64(),
         KEYS as f64 / time.as_secs_f64(),
     );
     let taken = until("a snapshot of all of it", WAIT, async || {
-        cluster.status(leader).await.filter(|status| status.snapshot_index >= full)
+        cluster.status(leader).await.filter(|status| status.snapshot_index.0 >= full)
     })
     .await;
     stop.store(true, Ordering::Relaxed);
@@ -107,8 +128,8 @@ async fn fill(cluster: &Cluster, map: &Map) -> Result<(), String> {
     Ok(())
 }
 
-/// As an operator does it; which server it is, and whether it came by snapshot.
-async fn straight(cluster: &mut Cluster, executable: &Path, paced: &Paced) -> Result<(usize, bool), String> {
+/// As an operator does it; which server it is.
+async fn straight(cluster: &mut Cluster, executable: &Path, paced: &Paced) -> Result<usize, String> {
     let server = cluster.add_server(Entry::Waits).map_err(|error| error.to_string())?;
     ready(cluster, server).await?;
     let address = cluster.addresses()[server].clone();
@@ -123,18 +144,18 @@ async fn straight(cluster: &mut Cluster, executable: &Path, paced: &Paced) -> Re
     let sizes = size_of_snapshot(&directory).and_then(|snapshot| Ok((snapshot, size_of(&directory)?)));
     let (snapshot, all) = sizes.map_err(|error| error.to_string())?;
     println!("a snapshot of {:.1} MB, {:.1} MB with the log", snapshot as f64 / 1e6, all as f64 / 1e6);
-    Ok((server, came_by_snapshot(cluster, server).await?))
+    Ok(server)
 }
 
-/// The leader reaches the new server through a proxy, which is cut.
-async fn cut(cluster: &mut Cluster, executable: &Path, paced: &Paced) -> Result<bool, String> {
+/// The leader reaches the new server through a proxy, which is cut. Which server it is.
+async fn cut(cluster: &mut Cluster, executable: &Path, paced: &Paced) -> Result<(usize, Proxy), String> {
     let server = cluster.add_server(Entry::Waits).map_err(|error| error.to_string())?;
     let new = ready(cluster, server).await?;
     let leader = cluster.leader(WAIT).await.map_err(|failure| failure.to_string())?;
     let snapshot = size_of_snapshot(&cluster.directory(leader)).map_err(|error| error.to_string())?;
-    let cuts = CUTS.map(|percent| snapshot / 100 * percent);
     let address = cluster.addresses()[server].clone();
-    let proxy = Proxy::start(&address, &cuts).await.map_err(|error| error.to_string())?;
+    let proxy = Proxy::start(&address).await.map_err(|error| error.to_string())?;
+    proxy.cut(&shares(snapshot));
     let add = NewMember {
         incarnation: new.incarnation,
         peer_address: proxy.address().into(),
@@ -151,46 +172,79 @@ async fn cut(cluster: &mut Cluster, executable: &Path, paced: &Paced) -> Result<
         ManageOutcome::Changed(_) => {}
         other => return Err(format!("the server was not taken in: {other:?}")),
     }
-    told_of_cuts(&proxy, snapshot).await?;
-    until("the new server to have a snapshot", WAIT, async || {
-        cluster.status(server).await.filter(|status| status.counters.snapshots_installed > 0)
-    })
-    .await
-    .map_err(|failure| failure.to_string())?;
-    let went = proxy.bytes();
+    receive(cluster, server, &proxy, (0, snapshot)).await?;
     // It votes once it has caught up: `add` goes on from where it is.
     let said = member(executable, &cluster.addresses(), &["add", &address]).await?;
     let took = begin.elapsed();
     report("writers meanwhile", &paced.figures());
     print!("{said}");
     println!("caught up, with a vote, after {:.2} s", took.as_secs_f64());
-    println!(
-        "{:.1} MB went to it until it had the snapshot of {:.1} MB, with {} cuts: {:.1} MB more than once",
-        went as f64 / 1e6,
-        snapshot as f64 / 1e6,
-        proxy.cuts(),
-        went.saturating_sub(snapshot) as f64 / 1e6,
-    );
-    let by_snapshot = came_by_snapshot(cluster, server).await?;
-    Ok(by_snapshot && proxy.cuts() == CUTS.len() as u64)
+    Ok((server, proxy))
 }
 
-/// Says when the link was cut.
-async fn told_of_cuts(proxy: &Proxy, snapshot: u64) -> Result<(), String> {
-    for cut in 1..=CUTS.len() as u64 {
-        until("the link to be cut", WAIT, async || (proxy.cuts() >= cut).then_some(()))
-            .await
-            .map_err(|failure| failure.to_string())?;
-        let share = proxy.bytes() as f64 / snapshot as f64 * 100.0;
-        println!(
-            "cut {cut}: {:.1} MB had gone, as much as {share:.0} % of the snapshot",
-            proxy.bytes() as f64 / 1e6
-        );
-    }
+/// Ends a member, and lets the log be compacted behind it. What it had.
+async fn away(cluster: &mut Cluster, server: usize, map: &Map) -> Result<u64, String> {
+    let had = status(cluster, server).await?.last_index.0;
+    cluster.kill(server).await.map_err(|error| error.to_string())?;
+    println!("killed with a log through {had}");
+    fill(cluster, map, had + TAIL).await?;
+    Ok(had)
+}
+
+/// Starts it again, behind a proxy that is cut as before.
+async fn back(cluster: &mut Cluster, server: usize, proxy: &Proxy, paced: &Paced) -> Result<(), String> {
+    let leader = cluster.leader(WAIT).await.map_err(|failure| failure.to_string())?;
+    let snapshot = size_of_snapshot(&cluster.directory(leader)).map_err(|error| error.to_string())?;
+    let before = proxy.bytes();
+    proxy.cut(&shares(snapshot));
+    paced.figures();
+    let begin = Instant::now();
+    cluster.start_server(server).map_err(|error| error.to_string())?;
+    receive(cluster, server, proxy, (before, snapshot)).await?;
+    cluster.caught_up(server, WAIT).await.map_err(|failure| failure.to_string())?;
+    report("writers meanwhile", &paced.figures());
+    println!("caught up after {:.2} s", begin.elapsed().as_secs_f64());
     Ok(())
 }
 
-async fn came_by_snapshot(cluster: &Cluster, server: usize) -> Result<bool, String> {
+fn shares(snapshot: u64) -> [u64; CUTS.len()] {
+    CUTS.map(|percent| snapshot / 100 * percent)
+}
+
+/// Waits until a server has a snapshot of that size, and says when its link was cut on the way. `before` had gone to it before.
+async fn receive(
+    cluster: &Cluster,
+    server: usize,
+    proxy: &Proxy,
+    (before, snapshot): (u64, u64),
+) -> Result<(), String> {
+    let cuts = proxy.cuts();
+    for cut in 1..=CUTS.len() as u64 {
+        until("the link to be cut", WAIT, async || (proxy.cuts() >= cuts + cut).then_some(()))
+            .await
+            .map_err(|failure| failure.to_string())?;
+        let gone = proxy.bytes() - before;
+        let share = gone as f64 / snapshot as f64 * 100.0;
+        println!("cut {cut}: {:.1} MB had gone, as much as {share:.0} % of the snapshot", gone as f64 / 1e6);
+    }
+    until("the server to have a snapshot", WAIT, async || {
+        cluster.status(server).await.filter(|status| status.counters.snapshots_installed > 0)
+    })
+    .await
+    .map_err(|failure| failure.to_string())?;
+    let gone = proxy.bytes() - before;
+    println!(
+        "{:.1} MB went to it until it had the snapshot of {:.1} MB, with {} cuts: {:.1} MB more than once",
+        gone as f64 / 1e6,
+        snapshot as f64 / 1e6,
+        proxy.cuts() - cuts,
+        gone.saturating_sub(snapshot) as f64 / 1e6,
+    );
+    Ok(())
+}
+
+/// Whether the process that runs now has been given a snapshot, of more than `through`.
+async fn by_snapshot(cluster: &Cluster, server: usize, through: u64) -> Result<bool, String> {
     cluster.caught_up(server, WAIT).await.map_err(|failure| failure.to_string())?;
     let status = status(cluster, server).await?;
     let installed = status.counters.snapshots_installed;
@@ -198,7 +252,37 @@ async fn came_by_snapshot(cluster: &Cluster, server: usize) -> Result<bool, Stri
         "snapshots installed: {installed}; its snapshot is of index {}, it has applied {}",
         status.snapshot_index, status.applied_index,
     );
-    Ok(installed > 0)
+    Ok(installed > 0 && status.snapshot_index.0 > through)
+}
+
+/// Whether a server itself has all keys, and under some of them what was written there. If nobody writes any more: what the
+/// leader has. A few reads may go elsewhere, before the link to it stands.
+async fn has_contents(cluster: &Cluster, server: usize, quiet: bool) -> Result<bool, String> {
+    cluster.caught_up(server, WAIT).await.map_err(|failure| failure.to_string())?;
+    let answered = status(cluster, server).await?.counters.queries_answered;
+    let address = cluster.addresses()[server].clone();
+    let builder = Atomix::builder().read_from(address.as_str()).connect_timeout(WAIT);
+    let atomix = builder.connect(cluster.addresses()).await.map_err(|error| error.to_string())?;
+    let leaders: Map = atomix.map(PATH).await.map_err(|error| error.to_string())?;
+    let own = leaders.with_consistency(Consistency::Sequential);
+    let keys = own.len().await.map_err(|error| error.to_string())?;
+    let (mut wrong, mut other) = (0, 0);
+    for sample in 0..SAMPLES {
+        // Spread over all keys without an order.
+        let key = key(sample.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16);
+        let there = own.get(&key).await.map_err(|error| error.to_string())?;
+        wrong += u64::from(there.as_ref().is_none_or(|value| self::key(number(value)) != key));
+        if quiet {
+            other += u64::from(there != leaders.get(&key).await.map_err(|error| error.to_string())?);
+        }
+    }
+    atomix.close().await.map_err(|error| error.to_string())?;
+    let by_itself = status(cluster, server).await?.counters.queries_answered.saturating_sub(answered);
+    let compared = if quiet { format!(", {other} unlike the leader's") } else { String::new() };
+    println!(
+        "its own contents: {keys} keys of {KEYS}; of {SAMPLES} read, {wrong} lost or wrong{compared}; it answered {by_itself} reads itself"
+    );
+    Ok(keys == KEYS && wrong == 0 && other == 0 && by_itself >= SAMPLES / 10 * 9)
 }
 
 /// Waits until a new server knows that it is none of the cluster's.
@@ -239,100 +323,9 @@ fn files(directory: &Path) -> std::io::Result<Vec<(String, u64)>> {
     std::fs::read_dir(directory)?.map(file).collect()
 }
 
-fn key(number: u64) -> String {
+/// The key of a write.
+pub(super) fn key(number: u64) -> String {
     format!("key-{:06}", number % KEYS)
-}
-
-/// What the steady writers saw.
-struct Seen {
-    latency: Histogram<u64>,
-    /// The longest time without any acknowledgement.
-    longest_pause: Duration,
-    last: Instant,
-}
-
-/// Writers at a steady rate: a put is due whether or not those before it were answered, and its time counts from then.
-struct Paced {
-    shared: Arc<Shared>,
-    task: JoinHandle<()>,
-}
-
-struct Shared {
-    stop: AtomicBool,
-    written: AtomicU64,
-    failed: AtomicU64,
-    seen: Mutex<Seen>,
-}
-
-impl Paced {
-    fn start(map: Map) -> Self {
-        let seen = Seen { latency: histogram(), longest_pause: Duration::ZERO, last: Instant::now() };
-        let shared = Arc::new(Shared {
-            stop: AtomicBool::new(false),
-            written: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            seen: Mutex::new(seen),
-        });
-        let task = tokio::spawn(pace(map, shared.clone()));
-        Paced { shared, task }
-    }
-
-    /// What was seen since the last call.
-    fn figures(&self) -> Seen {
-        let mut seen = self.shared.seen();
-        let last = seen.last;
-        std::mem::replace(&mut *seen, Seen { latency: histogram(), longest_pause: Duration::ZERO, last })
-    }
-
-    async fn stop(self) -> Result<(u64, u64), String> {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.task.await.map_err(|error| error.to_string())?;
-        Ok((self.shared.written.load(Ordering::Relaxed), self.shared.failed.load(Ordering::Relaxed)))
-    }
-}
-
-impl Shared {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-async fn pace(map: Map, shared: Arc<Shared>) {
-    let mut ticks = interval(BETWEEN);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let mut puts = JoinSet::new();
-    // Any walk over all keys will do; this one has no order.
-    let mut number = 0;
-    while !shared.stop.load(Ordering::Relaxed) {
-        let due = ticks.tick().await.into_std();
-        number += 104_729;
-        let (map, shared) = (map.clone(), shared.clone());
-        puts.spawn(async move {
-            match map.put(&key(number), &value(number)).await {
-                Ok(_) => {
-                    shared.written.fetch_add(1, Ordering::Relaxed);
-                    let mut seen = shared.seen();
-                    seen.latency.saturating_record(due.elapsed().as_micros() as u64);
-                    seen.longest_pause = seen.longest_pause.max(seen.last.elapsed());
-                    seen.last = Instant::now();
-                }
-                Err(_) => _ = shared.failed.fetch_add(1, Ordering::Relaxed),
-            }
-        });
-        while puts.try_join_next().is_some() {}
-    }
-    puts.join_all().await;
-}
-
-fn report(what: &str, seen: &Seen) {
-    let milliseconds = |quantile| seen.latency.value_at_quantile(quantile) as f64 / 1e3;
-    println!(
-        "{what}: {} puts, p50 {:.2} ms, p99 {:.2} ms, longest time without an acknowledgement {:.0} ms",
-        seen.latency.len(),
-        milliseconds(0.5),
-        milliseconds(0.99),
-        seen.longest_pause.as_secs_f64() * 1e3,
-    );
 }
 
 #[cfg(test)]

@@ -210,7 +210,8 @@ pub(super) fn value(number: u64) -> Vec<u8> {
     value
 }
 
-fn number(value: &[u8]) -> u64 {
+/// The number that a value begins with.
+pub(super) fn number(value: &[u8]) -> u64 {
     value.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 

@@ -1,8 +1,9 @@
 //! A link between two processes that is cut on the way.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +17,8 @@ const CLOSED: Duration = Duration::from_millis(500);
 /// Bytes passed on at once.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Passes on what arrives at one loopback address to another one. All connections are cut each time so many bytes have gone there.
+/// Passes on what arrives at one loopback address to another one. All connections are cut when as many bytes have gone there as it is
+/// told.
 /// Ends when it is dropped.
 pub(super) struct Proxy {
     address: String,
@@ -28,26 +30,33 @@ struct Shared {
     to: String,
     /// Bytes that went there, in all.
     bytes: AtomicU64,
-    /// The number of them at which the connections are cut next.
-    limit: AtomicU64,
+    /// The numbers of them at which the connections are cut.
+    limits: Mutex<VecDeque<u64>>,
     limit_reached: Notify,
     cuts: AtomicU64,
 }
 
 impl Proxy {
     /// Listens at a free port.
-    pub(super) async fn start(to: &str, cuts: &[u64]) -> io::Result<Self> {
+    pub(super) async fn start(to: &str) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?.to_string();
         let shared = Arc::new(Shared {
             to: to.into(),
             bytes: AtomicU64::new(0),
-            limit: AtomicU64::new(u64::MAX),
+            limits: Mutex::default(),
             limit_reached: Notify::new(),
             cuts: AtomicU64::new(0),
         });
-        let task = tokio::spawn(run(listener, shared.clone(), cuts.to_vec()));
+        let task = tokio::spawn(run(listener, shared.clone()));
         Ok(Proxy { address, shared, task })
+    }
+
+    /// Cuts the connections each time so many more bytes have gone than until now.
+    pub(super) fn cut(&self, after: &[u64]) {
+        let gone = self.bytes();
+        self.shared.limits().extend(after.iter().map(|bytes| gone + bytes));
+        self.shared.limit_reached.notify_one();
     }
 
     /// Where it listens.
@@ -72,29 +81,37 @@ impl Drop for Proxy {
     }
 }
 
-async fn run(listener: TcpListener, shared: Arc<Shared>, cuts: Vec<u64>) -> io::Result<()> {
+impl Shared {
+    fn limits(&self) -> MutexGuard<'_, VecDeque<u64>> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_reached(&self) -> bool {
+        let bytes = self.bytes.load(Ordering::SeqCst);
+        self.limits().front().is_some_and(|limit| bytes >= *limit)
+    }
+}
+
+async fn run(listener: TcpListener, shared: Arc<Shared>) -> io::Result<()> {
     let address = listener.local_addr()?;
     let mut listener = listener;
-    for limit in cuts {
-        shared.limit.store(limit, Ordering::SeqCst);
+    loop {
         tokio::select! {
             () = serve(&listener, &shared) => {}
-            () = reached(&shared, limit) => {}
+            () = reached(&shared) => {}
         }
         drop(listener);
+        shared.limits().pop_front();
         shared.cuts.fetch_add(1, Ordering::SeqCst);
         tokio::time::sleep(CLOSED).await;
         listener = TcpListener::bind(address).await?;
     }
-    shared.limit.store(u64::MAX, Ordering::SeqCst);
-    serve(&listener, &shared).await;
-    Ok(())
 }
 
-/// Waits until so many bytes have gone.
-async fn reached(shared: &Shared, limit: u64) {
+/// Waits until as many bytes have gone as the next limit says.
+async fn reached(shared: &Shared) {
     // What is left of an earlier limit may wake it too.
-    while shared.bytes.load(Ordering::SeqCst) < limit {
+    while !shared.is_reached() {
         shared.limit_reached.notified().await;
     }
 }
@@ -131,8 +148,8 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, counted: Option<&
         }
         to.write_all(&buffer[..bytes]).await?;
         if let Some(shared) = counted {
-            let gone = shared.bytes.fetch_add(bytes as u64, Ordering::SeqCst) + bytes as u64;
-            if gone >= shared.limit.load(Ordering::SeqCst) {
+            shared.bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+            if shared.is_reached() {
                 shared.limit_reached.notify_one();
             }
         }
@@ -174,10 +191,14 @@ mod tests {
                 while stream.read_exact(&mut buffer).await.is_ok() && stream.write_all(&[1]).await.is_ok() {}
             }
         });
-        let proxy = Proxy::start(&to, &[10_000, 30_000]).await.expect("a proxy");
+        let proxy = Proxy::start(&to).await.expect("a proxy");
+        proxy.cut(&[10_000, 30_000]);
         send(proxy.address(), 25_000).await;
         assert_eq!(proxy.cuts(), 1, "{} bytes", proxy.bytes());
         send(proxy.address(), 25_000).await;
         assert_eq!(proxy.cuts(), 2, "{} bytes", proxy.bytes());
+        proxy.cut(&[10_000]);
+        send(proxy.address(), 25_000).await;
+        assert_eq!(proxy.cuts(), 3, "{} bytes", proxy.bytes());
     }
 }

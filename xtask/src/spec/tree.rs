@@ -89,15 +89,16 @@ fn read(root: &Path, folder: &Path, files: &mut BTreeMap<String, String>) -> Res
     Ok(())
 }
 
-/// The names of the functions behind `#[test]` and `#[tokio::test]`.
+/// The names of the functions behind `#[test]` and `#[tokio::test]` that are run: one behind `#[ignore]` shows nothing.
 fn tests_of(text: &str) -> impl Iterator<Item = &str> {
-    let mut marked = false;
+    let (mut marked, mut ignored) = (false, false);
     text.lines().map(str::trim).filter_map(move |line| {
-        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
-            marked = true;
-        }
+        marked |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        ignored |=
+            line.starts_with("#[ignore") || (line.starts_with("#[cfg_attr") && line.contains("ignore"));
         let name = line.split_once("fn ").filter(|(before, _)| matches!(*before, "" | "async "))?.1;
-        core::mem::take(&mut marked).then(|| &name[..name.find(['(', '<']).unwrap_or(name.len())])
+        let (marked, ignored) = (core::mem::take(&mut marked), core::mem::take(&mut ignored));
+        (marked && !ignored).then(|| &name[..name.find(['(', '<']).unwrap_or(name.len())])
     })
 }
 
@@ -213,7 +214,8 @@ mod tests {
     #[test]
     fn tests_are_what_is_marked_so() {
         let text = "#[test]\n#[should_panic]\nfn one() {}\nfn two() {}\n\
-                    #[tokio::test(start_paused = true)]\nasync fn three() {}\n";
-        assert_eq!(tests_of(text).collect::<Vec<_>>(), ["one", "three"]);
+                    #[tokio::test(start_paused = true)]\nasync fn three() {}\n\
+                    #[test]\n#[ignore = \"slow\"]\nfn four() {}\n#[ignore]\n#[test]\nfn five() {}\n#[test]\nfn six() {}\n";
+        assert_eq!(tests_of(text).collect::<Vec<_>>(), ["one", "three", "six"]);
     }
 }

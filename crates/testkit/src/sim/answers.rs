@@ -13,7 +13,9 @@ use super::contender::Lock;
 use super::coverage::Mark;
 use super::map_operation::MapCommand;
 use super::model::{Model, Told};
-use super::operation::{Command, LockCommand, Place, read_opened, read_reply, says_deleted};
+use super::operation::{
+    Command, LockCommand, Place, read_opened, read_reply, says_deleted, unknown_operation,
+};
 use super::settings::Time;
 
 impl Client {
@@ -149,6 +151,9 @@ impl Client {
                 let reply = read_reply::<Acquire>(body);
                 self.contender.acquired(now, (lock, sequence), reply, shared.settings, shared.coverage);
             }
+            (Command::Lock(LockCommand::Cancel(_)), _) if *body == unknown_operation() => {
+                self.contender.not_cancelled(sequence);
+            }
             (Command::Lock(LockCommand::Cancel(_)), _) => self.contender.cancelled(sequence),
             _ => {}
         }
@@ -281,6 +286,7 @@ impl Client {
             format!("{}: answered {:?}, must be {expected:?}", place(), outcome.body)
         })?;
         self.check_order(session, outcome.index, shared.model, place)?;
+        shared.coverage.mark(Mark::LevelRefused, u64::from(outcome.body == unknown_operation()));
         shared.coverage.reads += 1;
         self.tell(outcome.index, shared);
         Ok(())

@@ -14,6 +14,7 @@ use atomix_raft::{Raft, Role};
 use super::coverage::Mark;
 use super::ledger::{Chain, Committed, Known, Ledger, LogImage, Shadow};
 use super::membership::{Membership, has_quorum};
+use super::versions::Binaries;
 
 /// An invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,7 @@ pub(super) struct Checker {
     shadows: Vec<Shadow>,
     /// The directory of each server.
     directories: Vec<usize>,
+    pub(super) binaries: Binaries,
     seen: Vec<Seen>,
     /// Configurations that servers keep as committed, until it can be seen whether they are.
     pub(super) kept: Vec<(usize, Configuration)>,
@@ -77,12 +79,18 @@ impl Checker {
             membership: Membership::default(),
             shadows: vec![Shadow::default(); servers],
             directories: (0..servers).collect(),
+            binaries: Binaries::default(),
             seen: vec![Seen::default(); servers],
             kept: Vec::new(),
             leaders: BTreeMap::new(),
             digests: BTreeMap::new(),
             marks: Vec::new(),
         }
+    }
+
+    /// Whether a server led in a term behind that one.
+    pub(super) fn led_after(&self, term: Term, server: usize) -> bool {
+        self.leaders.range(term.next()..).any(|(_, leader)| *leader == server)
     }
 
     /// Situations met since the last call.
@@ -319,6 +327,12 @@ impl Checker {
         self.shadow(server).issued.at(index).map(|(term, _)| EntryId::new(term, index))
     }
 
+    /// What a server was asked to keep at an index.
+    pub(super) fn logged(&self, server: usize, index: Index) -> Option<&Entry> {
+        let (term, _) = self.shadow(server).issued.at(index)?;
+        self.known.find(EntryId::new(term, index)).map(|(_, entry)| entry)
+    }
+
     /// Whether a quorum of a configuration holds an entry durably: of each side, and learners never count.
     fn is_durable(&self, configuration: &Configuration, index: Index, chain: Chain) -> bool {
         has_quorum(configuration, |member| {
@@ -379,6 +393,7 @@ impl Checker {
         if entry.kind == EntryKind::Configuration {
             self.membership.commit(&entry, raft.server(), &mut self.marks)?;
         }
+        self.check_raise(&entry)?;
         self.ledger.push(Committed { entry, chain, in_term: raft.term() });
         Ok(())
     }

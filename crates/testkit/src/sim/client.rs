@@ -292,6 +292,17 @@ impl Client {
         }
     }
 
+    /// Puts, whatever its users are at, as long as there is room for it.
+    pub(super) fn flood(&mut self, now: LocalTime, count: u64, shared: &mut Shared<'_>) {
+        for _ in 0..count {
+            let (key, value) = (self.random.below(shared.settings.keys), self.value(shared.settings));
+            let put = Command::Map(MapCommand::Put(key, value));
+            if !self.handles.contains_key(&Place::Map) || self.submit(now, put, None, shared).is_none() {
+                return;
+            }
+        }
+    }
+
     /// How many things its session owns or has asked for.
     pub(super) fn owns(&self) -> usize {
         self.watcher.watches()

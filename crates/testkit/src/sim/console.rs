@@ -5,9 +5,11 @@ use atomix_protocol::change::{ChangeRefused, TransferRefused};
 use atomix_protocol::client::{ClientRequest, ClientResponse, Manage, ManageAction, ManageOutcome};
 use atomix_protocol::codec::Frame;
 use atomix_protocol::handshake::Hello;
-use atomix_protocol::{BootNonce, Configuration, GroupId, LinkId};
+use atomix_protocol::{BootNonce, GroupId, LinkId, Term};
+use atomix_raft::Raft;
 
-use super::checker::{Check, hold};
+use super::asked::Asked;
+use super::checker::Check;
 use super::coverage::Mark;
 use super::faults::Class;
 use super::network::{Node, Told};
@@ -26,6 +28,7 @@ pub(super) struct Console {
     links: u64,
     tickets: u64,
     asking: Option<Asking>,
+    pub(super) asked: Asked,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,10 @@ struct Asking {
     plan: bool,
     since: Time,
     redirections: u32,
+    /// Which of the changes that were asked for it is, once it was.
+    number: Option<usize>,
+    /// The term in which the server was that is asked.
+    term: Term,
 }
 
 impl Console {
@@ -80,7 +87,9 @@ impl World {
         self.console.tickets += 1;
         let (link, ticket) = (LinkId(self.console.links), self.console.tickets);
         let since = self.now;
-        self.console.asking = Some(Asking { link, ticket, server, wish, plan, since, redirections });
+        let (number, term) = (None, Term::default());
+        let asking = Asking { link, ticket, server, wish, plan, since, redirections, number, term };
+        self.console.asking = Some(asking);
         self.network.dial(self.now, node, link, server);
         self.settle_network();
     }
@@ -100,6 +109,8 @@ impl World {
                 Ok(Frame::Response(ClientResponse::Managed(managed))) if managed.ticket == asking.ticket => {
                     self.on_managed(managed.outcome)?;
                 }
+                // What else a client is told on the way.
+                Ok(Frame::Response(response)) if !matches!(response, ClientResponse::Managed(_)) => {}
                 _ => {
                     self.console.asking = None;
                     self.network.close(self.now, node, link);
@@ -113,7 +124,13 @@ impl World {
 
     fn put_request(&mut self) -> Check {
         let node = self.console_node();
-        let Some(asking) = &self.console.asking else { return Ok(()) };
+        let Console { asking: Some(asking), asked, .. } = &mut self.console else { return Ok(()) };
+        asking.term = self.servers[asking.server].raft().map(Raft::term).unwrap_or_default();
+        if let Wish::Change(change) = &asking.wish
+            && !asking.plan
+        {
+            asking.number = Some(asked.add(change));
+        }
         let (link, ticket, server, wish) = (asking.link, asking.ticket, asking.server, asking.wish.clone());
         let action = match &wish {
             Wish::Change(change) if asking.plan => ManageAction::Plan(change.clone()),
@@ -141,29 +158,34 @@ impl World {
         let Some(asking) = self.console.asking.take() else { return Ok(()) };
         self.network.close(self.now, self.console_node(), asking.link);
         self.trace.change(self.now, || format!("answer: {outcome:?}"));
-        match outcome {
-            ManageOutcome::Changed(configuration) => {
+        if let (ManageOutcome::ChangeRefused(_), Some(number)) = (&outcome, asking.number) {
+            self.console.asked.refused(number);
+        }
+        match (outcome, &asking.wish) {
+            (ManageOutcome::Changed(configuration), Wish::Change(change)) => {
                 self.coverage.mark(Mark::ChangeBegun, 1);
-                self.check_changed(&asking, &configuration)
-            }
-            ManageOutcome::Planned(plan) => {
-                let sound = plan.refused.is_some() || plan.configuration.voters().count() > 0;
-                hold("I13", sound, || format!("a plan without voters: {plan:?}"))
-            }
-            ManageOutcome::Transferred(_) => {
-                self.coverage.mark(Mark::Transferred, 1);
+                self.checker.membership.check_changed(change, &configuration)?;
+                self.count_leader_removed(&asking);
                 Ok(())
             }
-            ManageOutcome::ChangeRefused(ChangeRefused::NotLeader { leader: Some(address) })
-            | ManageOutcome::TransferRefused(TransferRefused::NotLeader { leader: Some(address) })
-                if asking.redirections > 0 =>
-            {
+            (ManageOutcome::Planned(plan), Wish::Change(change)) if plan.refused.is_none() => {
+                self.checker.membership.check_planned(change, &plan.configuration)
+            }
+            (ManageOutcome::Transferred(to), _) => {
+                self.coverage.mark(Mark::Transferred, 1);
+                self.check_transferred(asking.term, to)
+            }
+            (
+                ManageOutcome::ChangeRefused(ChangeRefused::NotLeader { leader: Some(address) })
+                | ManageOutcome::TransferRefused(TransferRefused::NotLeader { leader: Some(address) }),
+                _,
+            ) if asking.redirections > 0 => {
                 if let Some(server) = server_at(&address) {
                     self.dial_console(server, asking.wish, asking.plan, asking.redirections - 1);
                 }
                 Ok(())
             }
-            ManageOutcome::ChangeRefused(_) => {
+            (ManageOutcome::ChangeRefused(_), _) => {
                 self.coverage.mark(Mark::ChangeRefused, 1);
                 Ok(())
             }
@@ -171,20 +193,11 @@ impl World {
         }
     }
 
-    fn check_changed(&mut self, asking: &Asking, configuration: &Configuration) -> Check {
-        let Wish::Change(change) = &asking.wish else { return Ok(()) };
-        let committed = self.checker.membership.at(configuration.index);
-        hold("I13", committed == Some(configuration), || {
-            format!("an operator was told of {configuration:?}, committed is {committed:?}")
-        })?;
-        let gone = change.remove.iter().all(|id| configuration.member(*id).is_none());
-        hold("I13", gone && configuration.outgoing_voters.is_none(), || {
-            format!("{change:?} is said to have led to {configuration:?}")
-        })?;
+    fn count_leader_removed(&mut self, asking: &Asking) {
+        let Wish::Change(change) = &asking.wish else { return };
         let leader = self.servers[asking.server].id;
         if self.swarm.has(Class::M4) && change.remove.iter().any(|id| Some(*id) == leader) {
             self.coverage.fault(Class::M4);
         }
-        Ok(())
     }
 }

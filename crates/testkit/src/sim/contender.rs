@@ -223,6 +223,13 @@ impl Contender {
         }
     }
 
+    /// The servers' version can't cancel yet (M3): it is asked for again.
+    pub(super) fn not_cancelled(&mut self, sequence: Sequence) {
+        if let Some((lock, attempt)) = self.cancels.remove(&sequence) {
+            self.owed.push((lock, LockCommand::Cancel(attempt)));
+        }
+    }
+
     pub(super) fn told(
         &mut self,
         now: LocalTime,

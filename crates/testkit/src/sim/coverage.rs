@@ -162,6 +162,14 @@ marks! {
     DuplicateRefused "duplicate identity refused" Full;
     /// A damaged frame was refused.
     DamageRefused "damaged frame refused" Both;
+    /// An entry was committed while servers had two versions of the program.
+    TwoVersions "commit with two versions" Full;
+    /// More of a kind may be used than before.
+    LevelRaised "level raised after an upgrade" Full;
+    /// An operation or a query was refused: not all servers have it.
+    LevelRefused "operation refused for its level" Full;
+    /// A server stopped: its binary lacked what the others have.
+    LevelStopped "replica stopped by a level beyond its binary" Full;
     /// A message that no correct server sends was ignored.
     HostileRefused "hostile message refused" Both;
 }
@@ -193,6 +201,10 @@ pub struct Coverage {
     pub digests: u64,
     /// Sessions opened.
     pub sessions: u64,
+    /// Runs whose end asked for no service: nothing could ever be created.
+    pub without_service: u64,
+    /// Runs in which no majority was on its own: none could be that decides without the others.
+    pub without_majority: u64,
 }
 
 impl Coverage {
@@ -237,5 +249,7 @@ impl Coverage {
         self.committed += other.committed;
         self.digests += other.digests;
         self.sessions += other.sessions;
+        self.without_service += other.without_service;
+        self.without_majority += other.without_majority;
     }
 }

@@ -9,6 +9,7 @@ use super::network::{Node, Reach};
 use super::random::Random;
 use super::server::Armed;
 use super::settings::{MILLISECOND, Time};
+use super::versions::attempt;
 use super::world::{Event, World};
 
 impl World {
@@ -97,8 +98,15 @@ impl World {
         }
         self.trace
             .change(self.now, || format!("server {} starts: {hard_state:?} {snapshot:?}", id_of(server)));
-        let started = self.servers[server].start(self.now, self.profile, &self.settings, threads, found);
-        hold("I15", started.is_ok(), || format!("{}: {started:?}", place()))?;
+        let version = self.servers[server].version;
+        self.checker.runs(server, version);
+        let (now, profile) = (self.now, self.profile);
+        let (at, settings) = (&mut self.servers[server], &self.settings);
+        match attempt(version, || at.start(now, profile, settings, threads, found)) {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => return self.unreadable(server, "I15", format!("{}: {why}", place())),
+            Err(panic) => return self.panicked(server, panic),
+        }
         if self.profile == Profile::Core {
             for other in (0..self.servers.len()).filter(|other| *other != server) {
                 if self.servers[other].process.is_some() {

@@ -109,13 +109,15 @@ impl World {
 
     pub(super) fn reset(&mut self, victim: Target, half_open: bool, random: &mut Random) {
         let server = self.victim(victim);
-        self.coverage.fault(Class::N9);
         if self.profile == Profile::Full {
-            self.reset_node(server, half_open, Some(random));
+            let broken = self.reset_node(server, half_open, Some(random));
+            self.coverage.faults_of(Class::N9, u64::from(broken > 0));
             return;
         }
         let other = random.below(self.servers.len() as u64) as usize;
         if other != server {
+            let both = [server, other].into_iter().all(|node| self.servers[node].process.is_some());
+            self.coverage.faults_of(Class::N9, u64::from(both));
             self.after(0, Event::Link { at: other, other: server, up: false });
             if !half_open {
                 self.after(0, Event::Link { at: server, other, up: false });
@@ -127,14 +129,17 @@ impl World {
         }
     }
 
-    /// Breaks all connections of a node, or those that are drawn.
-    pub(super) fn reset_node(&mut self, node: Node, half_open: bool, mut some: Option<&mut Random>) {
+    /// Breaks all connections of a node, or those that are drawn. How many.
+    pub(super) fn reset_node(&mut self, node: Node, half_open: bool, mut some: Option<&mut Random>) -> usize {
+        let mut broken = 0;
         for connection in self.network.connections_of(node) {
             if some.as_mut().is_none_or(|random| random.chance(0.5)) {
                 self.network.reset(self.now, connection, half_open);
+                broken += 1;
             }
         }
         self.settle_network();
+        broken
     }
 
     /// Remembers which running servers hear nobody from now on.

@@ -123,7 +123,7 @@ impl World {
             Fault::Slow { victim, extra, lasts } => self.slow_down(class, victim, extra, lasts),
             Fault::Lane { victim, lane, slower, lasts } => {
                 let (server, lane) = (self.victim(victim), lane % LANES);
-                self.coverage.fault(class);
+                self.coverage.faults_of(class, u64::from(self.servers[server].process.is_some()));
                 self.servers[server].ills.lanes[lane] = slower;
                 self.end_later(lasts, Ending::Lane { server, lane });
             }

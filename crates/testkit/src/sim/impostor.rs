@@ -1,6 +1,6 @@
 //! An impostor: a node that shows whole servers an identity that is not its own, and then says what it should not.
 //!
-//! It passes for a member that is down (X3), for one that lives (O2), for a server of another cluster at a
+//! It passes for a member that is down (X3), for one that lives (O2: it shows that one's identity, and hangs up if it is let in), for a server of another cluster at a
 //! member's address and on its own account (N12), or is a client that talks nonsense.
 
 use atomix_protocol::change::Change;
@@ -20,6 +20,7 @@ use super::faults::Class;
 use super::hostile::{Mark, absurd};
 use super::network::{Node, Told};
 use super::random::Random;
+use super::rivals::Rival;
 use super::world::World;
 
 /// Frames that servers say to each other about consensus.
@@ -55,10 +56,27 @@ struct Visit {
     server: Node,
     /// Who dialled was deceived about whom it dials.
     called: bool,
+    /// The member that it passes for, while that one can show that it lives.
+    rival: Option<Rival>,
+}
+
+impl Impostor {
+    /// A visit at a server as a member that lives, and can show it.
+    pub(super) fn rival_at(&self, server: Node) -> Option<(LinkId, Rival)> {
+        let visit = self.at.filter(|visit| visit.server == server)?;
+        visit.rival.map(|rival| (visit.link, rival))
+    }
+
+    /// It could not, for a while at least.
+    pub(super) fn forget_rival(&mut self) {
+        if let Some(visit) = &mut self.at {
+            visit.rival = None;
+        }
+    }
 }
 
 impl World {
-    fn impostor_node(&self) -> Node {
+    pub(super) fn impostor_node(&self) -> Node {
         self.console_node() + 1
     }
 
@@ -110,7 +128,7 @@ impl World {
         };
         self.impostor.links += 1;
         let link = LinkId(self.impostor.links);
-        self.impostor.at = Some(Visit { link, guise, hello: id, server, called: false });
+        self.impostor.at = Some(Visit { link, guise, hello: id, server, called: false, rival: None });
         self.network.dial(self.now, self.impostor_node(), link, server);
         self.settle_network();
         Ok(())
@@ -143,8 +161,8 @@ impl World {
                 self.network.accepted(connection, link);
                 let server = self.network.other_end(self.impostor_node(), link).unwrap_or(0);
                 let id = self.servers.get(self.settings.servers - 1).and_then(|server| server.id);
-                self.impostor.at =
-                    Some(Visit { link, guise: Guise::Foreign, hello: id, server, called: true });
+                let guise = Guise::Foreign;
+                self.impostor.at = Some(Visit { link, guise, hello: id, server, called: true, rival: None });
                 Ok(())
             }
             Told::Dialed(link) => {
@@ -180,6 +198,9 @@ impl World {
             Guise::Foreign => Class::N12,
         };
         self.coverage.fault(class);
+        let rival = visit.hello.filter(|_| visit.guise == Guise::Double);
+        let rival = rival.and_then(|id| self.rival_of(visit.server, id));
+        self.impostor.at = Some(Visit { rival, ..visit });
         let node = self.impostor_node();
         self.send_frame(node, link, Frame::Hello(hello).encode(GroupId::DEFAULT));
         self.settle_network();

@@ -10,6 +10,7 @@ use super::random::{Component, Random};
 use super::server::Armed;
 use super::settings::Time;
 use super::storage::Moment;
+use super::versions::Version;
 use super::world::{Event, World};
 
 /// What has to be undone when a fault ends.
@@ -109,7 +110,8 @@ impl World {
                 self.after(down, Event::Boot(server));
             }
             Fault::CrashAll { loss, down, stagger } => {
-                self.coverage.fault(class);
+                let up = self.servers.iter().any(|server| server.process.is_some());
+                self.coverage.faults_of(class, u64::from(up));
                 for server in 0..self.servers.len() {
                     self.crash(server, loss, loss == Loss::Power, random);
                     let wait = down + random.below(stagger + 1);
@@ -118,14 +120,15 @@ impl World {
             }
             Fault::Pause { victim, machine, lasts } => {
                 let server = self.victim(victim);
-                self.coverage.fault(class);
+                // Whoever is down comes up asleep; that alone does not count.
+                self.coverage.faults_of(class, u64::from(self.servers[server].is_running()));
                 self.servers[server].paused += 1;
                 self.servers[server].hung += u32::from(machine);
                 self.end_later(lasts, Ending::Pause { server, machine });
             }
             Fault::Disk { victim, slower, lasts } => {
                 let server = self.victim(victim);
-                self.coverage.fault(class);
+                self.coverage.faults_of(class, u64::from(self.servers[server].process.is_some()));
                 match slower {
                     Some(slower) => self.servers[server].slower = slower,
                     None => self.servers[server].hung += 1,
@@ -139,6 +142,13 @@ impl World {
                 self.set_server_timer(server);
             }
             Fault::Wipe { victim, down } => self.wipe(victim, down, random),
+            Fault::Upgrade { victim, down } => {
+                self.replace_binary(class, victim, Version::NEWEST, down, random);
+            }
+            Fault::Downgrade { victim, map, lock, down } => {
+                let version = Version { map, lock };
+                self.replace_binary(class, victim, version, down, random);
+            }
             Fault::CutClient { .. }
             | Fault::KillClient { .. }
             | Fault::PauseClient { .. }
@@ -153,8 +163,8 @@ impl World {
         match fault {
             Fault::CutClient { client } => {
                 let node = self.servers.len() + client % clients;
-                self.coverage.fault(class);
-                self.reset_node(node, false, None);
+                let broken = self.reset_node(node, false, None);
+                self.coverage.faults_of(class, u64::from(broken > 0));
             }
             Fault::KillClient { client, down } => {
                 let client = client % clients;
@@ -165,8 +175,8 @@ impl World {
                 }
             }
             Fault::PauseClient { client, lasts } => {
-                self.coverage.fault(class);
                 let client = self.someone_with_a_lock(random).unwrap_or(client % clients);
+                self.coverage.faults_of(class, u64::from(self.clients[client].core.is_some()));
                 self.clients[client].paused += 1;
                 self.end_later(lasts, Ending::PauseClient(client));
             }
@@ -272,6 +282,7 @@ impl World {
     pub(super) fn heal(&mut self) -> Check {
         self.check_deaf()?;
         self.faults_on = false;
+        self.upgrade_all();
         for server in 0..self.servers.len() {
             self.servers[server].armed = None;
             if self.servers[server].ills.broken {

@@ -4,22 +4,30 @@ use std::collections::BTreeMap;
 
 use atomix_collections::map::op::{Entry, Scope};
 use atomix_engine::Engine;
-use atomix_protocol::{ClusterTime, Index, codec};
+use atomix_protocol::{ClusterTime, codec};
 use atomix_resource::Caller;
 use atomix_session::QueryContext;
 use bytes::Bytes;
 
 use super::checker::{Check, hold, id_of};
 use super::model::Model;
-use super::operation::Query;
+use super::operation::{Place, Query};
+use super::versions::Version;
 
 /// The name of the part of a snapshot that holds one resource.
 const RESOURCE: &str = "resource";
 
 /// I12: every lock has the holder, the token and the queue that it must have behind that index.
-pub(super) fn locks(server: usize, engine: &Engine, applied: Index, model: &Model) -> Check {
+pub(super) fn locks(server: usize, engine: &Engine, version: Version, model: &Model) -> Check {
+    let (applied, _) = engine.table().applied();
+    let (kind, number) = (Place::Lock(0).kind(), Query::Inspect.number());
+    // A binary that lacks what may be used stops when it is asked (M2).
+    if version.level(kind) < number && engine.table().levels().of(kind) >= number {
+        return Ok(());
+    }
     for (resource, (session, instance)) in model.visitors(applied) {
-        let cx = QueryContext { index: applied, time: ClusterTime::default(), session };
+        let levels = engine.table().levels();
+        let cx = QueryContext { index: applied, time: ClusterTime::default(), session, levels };
         let found = engine.machine().query(&cx, &Query::Inspect.encode(instance));
         let expected = model.answer(instance, &Query::Inspect, applied);
         hold("I12", found == expected, || {

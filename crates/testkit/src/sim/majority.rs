@@ -14,6 +14,7 @@ use super::membership::{has_quorum, holds_log};
 use super::network::Node;
 use super::random::{Component, Random};
 use super::server::{Machine, Server};
+use super::versions::KINDS;
 use super::world::World;
 
 impl World {
@@ -22,6 +23,7 @@ impl World {
     pub(super) fn expect_majority_lives(&mut self, visitor: usize) -> Check {
         let mut random = Random::stream(self.seed, Component::Majority, 0);
         let Some(majority) = self.draw_majority(&mut random).filter(|_| self.has_levels()) else {
+            self.coverage.without_majority += 1;
             return Ok(());
         };
         let others: Vec<Node> = (0..self.servers.len()).filter(|server| !majority.contains(server)).collect();
@@ -40,11 +42,11 @@ impl World {
         })
     }
 
-    /// Whether something can be created without hearing of every member what it knows (M3): there was a time when all
+    /// Whether everything can be created without hearing of every member what it knows (M3): there was a time when all
     /// were there.
     pub(super) fn has_levels(&self) -> bool {
         let levels = |server: &Server| match &server.process.as_ref()?.machine {
-            Machine::Full(engine) => Some(engine.table().levels().iter().next().is_some()),
+            Machine::Full(engine) => Some(KINDS.into_iter().all(|kind| engine.table().levels().of(kind) > 0)),
             Machine::Core(_) => Some(true),
         };
         self.servers.iter().filter_map(levels).any(|has| has)

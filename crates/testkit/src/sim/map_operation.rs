@@ -5,6 +5,7 @@ use std::fmt;
 use atomix_collections::map::op;
 use atomix_protocol::envelope::OperationStatus;
 use atomix_protocol::{Index, InstanceId, Sequence, codec};
+use atomix_resource::Operation;
 use atomix_resource::fencing::{Fenced, FencingToken};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -139,6 +140,21 @@ impl MapCommand {
         }
     }
 
+    pub(super) fn number(&self) -> u16 {
+        match self {
+            MapCommand::Put(..) => op::Put::NUMBER,
+            MapCommand::PutIfAbsent(..) => op::PutIfAbsent::NUMBER,
+            MapCommand::Replace(..) => op::Replace::NUMBER,
+            MapCommand::ReplaceIf(..) => op::ReplaceIf::NUMBER,
+            MapCommand::Remove(_) => op::Remove::NUMBER,
+            MapCommand::RemoveIf(..) => op::RemoveIf::NUMBER,
+            MapCommand::Clear => op::Clear::NUMBER,
+            MapCommand::FencedPut(..) => Fenced::<op::Put>::NUMBER,
+            MapCommand::Watch(_) => op::Watch::NUMBER,
+            MapCommand::Unwatch(_) => op::Unwatch::NUMBER,
+        }
+    }
+
     /// The key that it writes; `None` for all or none.
     pub(super) fn key(&self) -> Option<u64> {
         match self {
@@ -210,6 +226,15 @@ impl MapQuery {
             MapQuery::Contains(key) => envelope(instance, &op::ContainsKey { key: key_bytes(*key) }),
             MapQuery::Len => envelope(instance, &op::Len),
             MapQuery::Entries => envelope(instance, &op::Entries { after: None }),
+        }
+    }
+
+    pub(super) fn number(&self) -> u16 {
+        match self {
+            MapQuery::Get(_) => op::Get::NUMBER,
+            MapQuery::Contains(_) => op::ContainsKey::NUMBER,
+            MapQuery::Len => op::Len::NUMBER,
+            MapQuery::Entries => op::Entries::NUMBER,
         }
     }
 

@@ -4,7 +4,6 @@ use atomix_protocol::{Configuration, Member, MemberKind};
 
 use super::Profile;
 use super::checker::Check;
-use super::coverage::Mark;
 use super::faults::Class;
 use super::loss::Loss;
 use super::membership::{has_quorum, holds_log};
@@ -100,7 +99,6 @@ impl World {
         };
         let node = configuration.members.iter().find(new).and_then(|member| server_at(&member.peer_address));
         let Some(node) = node.filter(|node| self.servers[*node].id.is_none()) else { return };
-        self.coverage.mark(Mark::Joined, 1);
         if self.faults_on && self.swarm.has(Class::M8) && self.randoms.operator.chance(0.3) {
             self.coverage.fault(Class::M8);
             let election = self.settings.longest_election();

@@ -71,6 +71,10 @@ impl Membership {
         self.wiped.extend(self.incarnation_of(directory));
     }
 
+    pub(super) fn is_wiped(&self, incarnation: Incarnation) -> bool {
+        self.wiped.contains(&incarnation)
+    }
+
     /// The latest committed configuration.
     pub(super) fn latest(&self) -> Option<&Configuration> {
         self.committed.last()
@@ -79,6 +83,12 @@ impl Membership {
     /// The latest committed configuration at or before an index.
     pub(super) fn at(&self, index: Index) -> Option<&Configuration> {
         self.committed.iter().rev().find(|configuration| configuration.index <= index)
+    }
+
+    /// The committed configuration of an index, and the one that followed it.
+    pub(super) fn successor(&self, index: Index) -> Option<(&Configuration, &Configuration)> {
+        let pairs = self.committed.iter().zip(self.committed.iter().skip(1));
+        pairs.into_iter().find(|(before, _)| before.index == index)
     }
 
     /// A server keeps a configuration as its own: the initial one, or one that is committed.

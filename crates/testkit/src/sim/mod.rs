@@ -17,17 +17,19 @@
 //! | `faults` `plan` `numbers` | what goes wrong and when; how a plan says it |
 //! | `shrink` | makes a failing plan smaller |
 //! | `inject` `cuts` `crashes` `ills` `usurp` `standstill` | how it strikes and ends |
-//! | `operator` `wishes` `members` `console` | changes of the configuration and of the leader, and who asks for them |
-//! | `hostile` `impostor` `frames` `situations` | absurd messages, false identities, damaged frames, what clients are in the middle of |
+//! | `operator` `wishes` `members` `console` `asked` | changes of the configuration and of the leader, who asks for them, and what is answered |
+//! | `hostile` `impostor` `rivals` `frames` `situations` `flood` | absurd messages, false identities, damaged frames, what clients are in the middle of |
 //! | `checker` `ledger` `membership` `configurations` `bounds` | what must hold of servers all the same |
 //! | `model` `twin` `twin_lock` `twin_map` | the sequential twin: what each committed entry does, replies, and tells |
 //! | `client` `contender` `watcher` `proposals` | who uses it: as writer and reader, for locks, for events, and bare |
 //! | `answers` | what must hold of whatever a client is told |
 //! | `operation` `map_operation` | what is asked |
+//! | `versions` | which operations each server's binary has, upgrades and the way back, and what must hold of levels |
 //! | `guarded` `inspect` | what locks guard, and a look at the locks themselves |
 //! | `coverage` `marks` `trace` `random` `settings` | what was met, said and drawn |
 
 mod answers;
+mod asked;
 mod bare;
 mod bounds;
 mod checker;
@@ -41,6 +43,7 @@ mod crashes;
 mod cuts;
 mod disk;
 mod faults;
+mod flood;
 mod frames;
 mod guarded;
 mod hostile;
@@ -65,6 +68,7 @@ mod phases;
 mod plan;
 mod proposals;
 mod random;
+mod rivals;
 mod server;
 mod settings;
 mod shrink;
@@ -78,6 +82,7 @@ mod twin_lock;
 mod twin_map;
 mod users;
 mod usurp;
+mod versions;
 mod watcher;
 mod wishes;
 mod world;

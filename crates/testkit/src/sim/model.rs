@@ -183,6 +183,7 @@ impl Model {
             happened.ended = self.apply_decoded(moment, decoded)?;
         }
         self.put_out();
+        self.marks.extend(self.resources.take_refused().then_some(Mark::LevelRefused));
         happened.passed = self.resources.take_passed();
         Ok(happened)
     }
@@ -216,6 +217,11 @@ impl Model {
                 {
                     self.marks.push(Mark::OutboxOverflow);
                 }
+                Ok(None)
+            }
+            SessionEntry::RaiseLevel(raise) if raise.decided_in == moment.term => {
+                let more = self.resources.levels.raise(moment.index, &raise);
+                self.marks.extend(more.then_some(Mark::LevelRaised));
                 Ok(None)
             }
             SessionEntry::Expire(_)

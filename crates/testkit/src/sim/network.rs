@@ -98,6 +98,8 @@ pub(super) struct Network {
     slow: BTreeMap<Node, Time>,
     later: Vec<(Time, ConnectionId, Signal)>,
     pub(super) delayed: u64,
+    /// Connections that were broken.
+    pub(super) resets: u64,
 }
 
 impl Network {
@@ -114,6 +116,7 @@ impl Network {
             slow: BTreeMap::new(),
             later: Vec::new(),
             delayed: 0,
+            resets: 0,
         }
     }
 
@@ -274,6 +277,7 @@ impl Network {
         let spared = if half { self.random.below(2) as usize } else { 2 };
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.dead = true;
+        self.resets += 1;
         for (end, wait) in [(0, first), (1, second)] {
             let at = &mut connection.ends[end];
             at.queue.clear();
@@ -288,6 +292,15 @@ impl Network {
     pub(super) fn other_end(&self, node: Node, link: LinkId) -> Option<Node> {
         let (id, end) = self.links[node].get(&link)?;
         Some(self.connections.get(id)?.ends[1 - end].node)
+    }
+
+    /// The other end's name of a link that works: both ends have it, and nothing is lost or waits for long.
+    pub(super) fn stands(&self, node: Node, link: LinkId) -> Option<(Node, LinkId)> {
+        let (id, end) = self.links[node].get(&link)?;
+        let connection = self.connections.get(id)?;
+        let whole = |end: &End| end.open && !end.stalled && !end.breaking;
+        let other = &connection.ends[1 - end];
+        (!connection.dead && connection.ends.iter().all(whole)).then_some((other.node, other.link?))
     }
 
     /// The connection that a link is one end of.

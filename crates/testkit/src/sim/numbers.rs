@@ -30,6 +30,17 @@ impl Number for usize {
     }
 }
 
+/// A level.
+impl Number for u16 {
+    fn number(&self) -> u64 {
+        u64::from(*self)
+    }
+
+    fn put(&mut self, value: u64) {
+        *self = u16::try_from(value).unwrap_or(u16::MAX);
+    }
+}
+
 /// In microseconds.
 impl Number for Duration {
     fn number(&self) -> u64 {
@@ -114,6 +125,9 @@ numbers! {
     "batch" batch;
     "padding" padding;
     "promise" promise;
+    "earlier_map" versions.earlier.map;
+    "earlier_lock" versions.earlier.lock;
+    "earlier_servers" versions.servers;
     "locks" demand.locks;
     "hold" demand.hold;
     "wait" demand.wait;

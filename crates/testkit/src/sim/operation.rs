@@ -2,13 +2,15 @@
 
 use std::fmt;
 
+use atomix_collections::map::MapState;
+use atomix_coordination::lock::LockState;
 use atomix_coordination::lock::op::{Acquire, Cancel, Inspect, Release, Wait};
 use atomix_protocol::envelope::{
     DeleteReply, DeleteResource, Envelope, OpenReply, OpenResource, Operation as Header, OperationStatus,
     Sharing,
 };
 use atomix_protocol::{Index, InstanceId, ResourceId, Sequence, codec};
-use atomix_resource::Operation;
+use atomix_resource::{Operation, Resource};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::map_operation::{MapCommand, MapQuery, malformed};
@@ -34,10 +36,10 @@ impl Place {
         }
     }
 
-    fn kind(self) -> &'static str {
+    pub(super) fn kind(self) -> &'static str {
         match self {
-            Place::Map => "map",
-            Place::Lock(_) => "lock",
+            Place::Map => MapState::KIND,
+            Place::Lock(_) => LockState::KIND,
         }
     }
 }
@@ -104,6 +106,16 @@ pub(super) fn unknown_instance() -> Bytes {
     codec::to_bytes(&OperationStatus::UnknownInstance)
 }
 
+/// The reply to what may not be used yet (M3).
+pub(super) fn unknown_operation() -> Bytes {
+    codec::to_bytes(&OperationStatus::UnknownOperation)
+}
+
+/// The reply to an opening of what may not be created yet (M3).
+pub(super) fn unknown_kind() -> Bytes {
+    codec::to_bytes(&OpenReply::UnknownKind)
+}
+
 /// The reply to an opening.
 pub(super) fn opened(instance: InstanceId, resource: ResourceId) -> Bytes {
     codec::to_bytes(&OpenReply::Opened { instance, resource })
@@ -159,6 +171,18 @@ impl Command {
         if let Command::Lock(_) = self { "I12" } else { "I7" }
     }
 
+    /// The number of what it asks of a resource.
+    pub(super) fn number(&self) -> u16 {
+        match self {
+            Command::Open(_) | Command::Delete(..) => 0,
+            Command::Map(command) => command.number(),
+            Command::Lock(LockCommand::Acquire(_)) => Acquire::NUMBER,
+            Command::Lock(LockCommand::Release(_)) => Release::NUMBER,
+            Command::Lock(LockCommand::Cancel(_)) => Cancel::NUMBER,
+            Command::Garbage(_) => FIRST,
+        }
+    }
+
     /// The reply if it is no command at all.
     pub(super) fn refusal(&self) -> Option<Bytes> {
         matches!(self, Command::Garbage(_)).then(malformed)
@@ -185,6 +209,13 @@ impl Query {
         match self {
             Query::Map(query) => query.encode(instance),
             Query::Inspect => envelope(instance, &Inspect),
+        }
+    }
+
+    pub(super) fn number(&self) -> u16 {
+        match self {
+            Query::Map(query) => query.number(),
+            Query::Inspect => Inspect::NUMBER,
         }
     }
 

@@ -8,9 +8,10 @@
 use atomix_protocol::{MemberKind, ServerId};
 
 use super::Profile;
-use super::checker::Check;
+use super::checker::{Check, hold};
 use super::coverage::Mark;
 use super::faults::{Class, Fault, Shape, Target};
+use super::flood::Flood;
 use super::loss::Loss;
 use super::membership::{has_quorum, holds_log};
 use super::network::Node;
@@ -35,6 +36,8 @@ pub(super) enum Step {
     Down(Node, Time, Vec<Node>),
     /// Something happens to a server that receives a snapshot.
     Receiving(Node),
+    /// It is outgrown.
+    Flood(Flood),
 }
 
 impl World {
@@ -85,6 +88,7 @@ impl World {
             Step::Roll(servers) => self.roll(servers),
             Step::Down(server, until, rest) => self.go_down(server, until, rest),
             Step::Receiving(server) => self.strike_receiver(server),
+            Step::Flood(flood) => self.flood(flood),
         }
     }
 
@@ -129,7 +133,14 @@ impl World {
         let early = !bare.raft().is_established();
         let taken = match wish {
             Wish::Change(change) => {
+                let plan = bare.raft().plan(local, change);
                 let answer = bare.change(local, change);
+                hold("I13", plan.refused.as_ref() == answer.as_ref().err(), || {
+                    format!("{change:?} is planned as {plan:?}, and answered {answer:?}")
+                })?;
+                if plan.refused.is_none() {
+                    self.checker.membership.check_planned(change, &plan.configuration)?;
+                }
                 self.coverage.mark(Mark::ChangeBegun, u64::from(answer.is_ok()));
                 self.coverage.mark(Mark::ChangeRefused, u64::from(answer.is_err()));
                 if early && self.swarm.has(Class::M1) {
@@ -302,8 +313,14 @@ impl World {
 
     /// A server begins to receive a snapshot.
     pub(super) fn receiving(&mut self, server: Node) {
-        let has = [Class::M9, Class::M10, Class::M11].into_iter().any(|class| self.swarm.has(class));
-        if self.faults_on && has && self.randoms.operator.chance(0.5) {
+        if !self.faults_on {
+            return;
+        }
+        if self.swarm.has(Class::M11) {
+            self.begin_flood(server);
+        }
+        let has = [Class::M9, Class::M10].into_iter().any(|class| self.swarm.has(class));
+        if has && self.randoms.operator.chance(0.5) {
             let (latency, disk) = (self.settings.latency, self.settings.disk_latency);
             let wait = self.randoms.operator.exponential(4 * (latency.0 + latency.1 + disk.0 + disk.1));
             self.after(wait, Event::Operate(Step::Receiving(server)));
@@ -315,24 +332,20 @@ impl World {
             return Ok(());
         }
         let possible: Vec<Class> =
-            [Class::M9, Class::M10, Class::M11].into_iter().filter(|class| self.swarm.has(*class)).collect();
+            [Class::M9, Class::M10].into_iter().filter(|class| self.swarm.has(*class)).collect();
         let Some(class) = self.randoms.operator.pick(&possible) else { return Ok(()) };
         let election = self.settings.longest_election();
         let lasts = self.randoms.operator.range(election / 4, 3 * election);
         let leader = self.leader().filter(|leader| *leader != server);
         match (class, self.randoms.operator.below(3)) {
             (Class::M9, 0) => self.isolate(class, server, lasts),
-            (Class::M9, _) => leader.map_or(Ok(()), |leader| self.kill(class, leader, lasts)),
-            (Class::M11, _) => {
-                let Some(leader) = leader else { return Ok(()) };
-                self.coverage.fault(class);
-                if self.profile == Profile::Core {
-                    for n in 0..12 {
-                        self.after((1 + 4 * n) * MILLISECOND, Event::Burst(leader));
-                    }
-                }
+            // Its links are soon up again, and the same leader goes on where it was.
+            (Class::M9, 1) if self.profile == Profile::Full => {
+                let broken = self.reset_node(server, false, None);
+                self.coverage.faults_of(class, u64::from(broken > 0));
                 Ok(())
             }
+            (Class::M9, _) => leader.map_or(Ok(()), |leader| self.kill(class, leader, lasts)),
             (_, 0) => {
                 let pause = Fault::Pause { victim: Target::Server(server), machine: true, lasts };
                 let mut random = Random::of(self.randoms.operator.next());

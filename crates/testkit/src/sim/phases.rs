@@ -39,9 +39,9 @@ impl World {
         self.expect_majority_lives(self.settings.clients + 2)?;
         self.end_all()?;
         self.expect_leader("after healing")?;
+        self.expect_levels()?;
         if !self.can_serve() {
-            self.trace.change(self.now, || "nothing can ever be created: no more is owed".into());
-            return self.run(self.now + LONGEST, |world| world.events >= options.events).map(|_| ());
+            return self.end_without_service(options.events);
         }
         self.expect_progress(self.settings.clients)?;
         let enough = options.events;
@@ -60,7 +60,21 @@ impl World {
         self.expect_nothing_left()?;
         self.expect_equal()?;
         self.expect_no_watches()?;
+        self.check_refusals()?;
         self.proposals.scan(&self.checker.ledger)
+    }
+
+    /// Nothing can ever be created: sessions and commands can't be asked for (L2, the scans), all else can.
+    fn end_without_service(&mut self, events: u64) -> Check {
+        self.trace.change(self.now, || "nothing can ever be created: no service is owed".into());
+        self.coverage.without_service += 1;
+        self.run(self.now + LONGEST, |world| world.events >= events)?;
+        self.expect_quiet()?;
+        self.expect_equal()?;
+        self.cut_power_everywhere()?;
+        self.expect_leader("after the power cut")?;
+        self.expect_equal()?;
+        self.check_refusals()
     }
 
     fn begin(&mut self) -> Check {
@@ -275,12 +289,12 @@ impl World {
             return self.proposals.scan(&self.checker.ledger);
         }
         let deadline = self.now + 20 * self.election() + self.slack();
-        // Something that it had open may have been deleted late.
-        self.expect_ready(client, deadline)?;
         let keys = (0..self.settings.keys).map(MapQuery::Get).chain([MapQuery::Len, MapQuery::Entries]);
         let locks = (0..self.settings.demand.locks).map(|lock| (Place::Lock(lock), Query::Inspect));
         let map = keys.map(|query| (Place::Map, Query::Map(query)));
         for (place, query) in map.chain(locks) {
+            // Something that it had open may have been deleted late.
+            self.expect_ready(client, deadline)?;
             let local = self.clients[client].clock.read(self.now);
             let (user, mut shared) = self.client_and_shared(client);
             let read = shared.coverage.reads;
@@ -296,7 +310,7 @@ impl World {
     }
 
     fn cut_power_everywhere(&mut self) -> Check {
-        self.coverage.fault(Class::P9);
+        // The end of every run: no fault that counts.
         let mut random = Random::stream(self.seed, Component::End, 0);
         for server in 0..self.servers.len() {
             self.crash(server, Loss::Power, true, &mut random);

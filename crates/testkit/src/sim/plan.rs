@@ -102,6 +102,8 @@ impl Plan {
 
     pub(super) fn settings(&self) -> Settings {
         let mut settings = Settings::draw(self.seed, self.profile);
+        // A plan that says nothing of versions is of a time when there was one.
+        settings.versions.servers = 0;
         for (name, value) in &self.settings {
             // An unknown name was refused when the plan was read.
             settings.set(name, *value);

@@ -27,6 +27,7 @@ pub(super) enum Component {
     Frames,
     Hostile,
     Lease,
+    Version,
 }
 
 /// Mixes two numbers into one that looks like neither (the finaliser of SplitMix64).

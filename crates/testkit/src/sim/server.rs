@@ -3,14 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use atomix_collections::map::MapState;
 use atomix_engine::{Engine, Input as EngineInput, Marks as EngineMarks};
 use atomix_protocol::{
     Address, BootNonce, ClusterId, Configuration, Incarnation, Index, LinkId, LocalTime, Member, MemberKind,
     ServerId,
 };
 use atomix_raft::{Input as RaftInput, Marks as RaftMarks, Raft};
-use atomix_resource::Registry;
 
 use super::Profile;
 use super::bare::{Bare, Emitted};
@@ -24,6 +22,7 @@ use super::network::Reach;
 use super::random::{Component, Random};
 use super::settings::{Settings, Time};
 use super::storage::{Found, Moment, Threads};
+use super::versions::Version;
 
 /// What reaches a server.
 #[derive(Debug)]
@@ -85,6 +84,8 @@ pub(super) struct Server {
     /// How many times slower its disk is.
     pub(super) slower: u64,
     pub(super) wiped: bool,
+    /// The version of the program that runs, or will run next.
+    pub(super) version: Version,
     /// The data directory, as bare consensus' members know it; a whole server draws its own.
     pub(super) incarnation: Incarnation,
     /// What bare consensus was given when it joined. Durable.
@@ -129,6 +130,7 @@ impl Server {
             hung: 0,
             slower: 1,
             wiped: false,
+            version: settings.versions.of(number),
             incarnation: Incarnation(number as u128 + 1),
             given: founder.then(|| configuration(settings.servers)),
             id: None,
@@ -237,8 +239,8 @@ impl Server {
             snapshot: found.recovered.snapshot.zip(found.snapshot),
             entries: found.entries,
         };
-        let registry = atomix_coordination::register(Registry::new().with::<MapState>());
-        Engine::new(options, recovered, Box::new(registry), now).map_err(|error| error.to_string())
+        let registry = Box::new(self.version.registry());
+        Engine::new(options, recovered, registry, now).map_err(|error| error.to_string())
     }
 
     fn bare(&mut self, now: LocalTime, settings: &Settings, found: Found) -> Option<Bare> {

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::Profile;
 use super::random::{Component, Random};
+use super::versions::Beginning;
 use super::wishes::Wishes;
 
 /// Microseconds of simulated time.
@@ -54,6 +55,8 @@ pub(super) struct Settings {
     pub(super) padding: usize,
     /// How long followers promise to keep to their leader; zero: no reads by lease (R3). Drawn from a stream of its own.
     pub(super) promise: Duration,
+    /// Which versions of the program servers begin with. Drawn from a stream of its own.
+    pub(super) versions: Beginning,
     /// What users want.
     pub(super) demand: Demand,
     /// What operators want.
@@ -175,6 +178,7 @@ impl Settings {
             batch: r.pick(&[0, 0, 100, 1_000]).unwrap_or(0),
             padding: r.pick(&[0, 0, 3_000, 20_000]).unwrap_or(0) as usize,
             promise: Duration::from_millis(promise),
+            versions: Beginning::draw(seed, profile),
             demand,
             operator: Wishes::draw(seed),
         }

@@ -21,6 +21,7 @@ use super::random::Random;
 use super::server::{Input, Machine, server_at};
 use super::settings::MILLISECOND;
 use super::storage::{Effect, Task};
+use super::versions::{attempt, check_levels};
 use super::world::{Event, World};
 
 /// Frames of these kinds are read by the checkers on their way: replies that promise something durable.
@@ -84,13 +85,21 @@ impl World {
 
     /// Takes everything in the inbox in one batch.
     pub(super) fn step(&mut self, server: Node) -> Check {
+        self.watch_rival(server);
         let at = &mut self.servers[server];
         let local = at.clock.read(self.now);
         let Some(process) = at.process.as_mut() else { return Ok(()) };
-        while let Some(input) = at.inbox.pop_front() {
-            process.machine.step(local, input);
-        }
-        let emitted = process.machine.drain(local);
+        let (machine, inbox) = (&mut process.machine, &mut at.inbox);
+        let stepped = attempt(at.version, || {
+            while let Some(input) = inbox.pop_front() {
+                machine.step(local, input);
+            }
+            machine.drain(local)
+        });
+        let emitted = match stepped {
+            Ok(emitted) => emitted,
+            Err(panic) => return self.panicked(server, panic),
+        };
         self.note(server as u64 + emitted.len() as u64 * 8);
         if self.panics(server) {
             return Ok(());
@@ -107,6 +116,7 @@ impl World {
         }
         self.settle_network();
         self.observe(server)?;
+        self.check_rival(server)?;
         let local = self.servers[server].clock.read(self.now);
         self.check_spin(server, local)?;
         self.set_server_timer(server);
@@ -166,7 +176,7 @@ impl World {
                 Ok(())
             }
             Output::Stop(reason) => {
-                Err(Broken { name: "stop", detail: format!("server {} stops: {reason}", id_of(server)) })
+                self.unreadable(server, "stop", format!("server {} stops: {reason}", id_of(server)))
             }
             other => self.start_task(server, other),
         }
@@ -352,7 +362,9 @@ impl World {
         let seen = self.checker.observe(server, raft)?;
         let (id, receives) = (raft.server(), raft.is_installing());
         let at = &mut self.servers[server];
-        at.id = Some(id);
+        let joined = at.id.replace(id).is_none() && at.joins;
+        self.coverage.mark(Mark::Joined, u64::from(joined));
+        let at = &mut self.servers[server];
         if receives && !std::mem::replace(&mut at.receives, receives) {
             self.receiving(server);
         } else {
@@ -379,6 +391,7 @@ impl World {
             let next = self.model.applied().next();
             let Some(committed) = self.checker.ledger.at(next) else { break };
             self.coverage.committed += 1;
+            self.coverage.mark(Mark::TwoVersions, u64::from(self.is_mixed()));
             let entry = committed.entry.clone();
             if entry.kind == EntryKind::Configuration {
                 self.configured();
@@ -434,7 +447,8 @@ impl World {
             Machine::Core(_) => Ok(()),
             Machine::Full(engine) => {
                 self.compare_sessions(server, engine, applied)?;
-                inspect::locks(server, engine, applied, &self.model)
+                check_levels(server, engine, applied, &self.model.resources.levels)?;
+                inspect::locks(server, engine, self.servers[server].version, &self.model)
             }
         }
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::operation::{self, Command, Place, Query};
 use super::twin_lock::LockTwin;
 use super::twin_map::MapTwin;
+use super::versions::LevelTwin;
 
 /// Whose command: session, its opening of the resource, and the command's place in the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,9 +99,11 @@ pub(super) struct Resources {
     instances: BTreeMap<InstanceId, (SessionId, ResourceId)>,
     opened: BTreeMap<(SessionId, ResourceId), InstanceId>,
     timers: Timers,
+    pub(super) levels: LevelTwin,
     /// With this entry.
     published: Published,
     passed: bool,
+    refused: bool,
 }
 
 impl Resources {
@@ -153,6 +156,7 @@ impl Resources {
     /// What a command does, and its reply. `instance` is whom it was sent to.
     pub(super) fn apply(&mut self, moment: Moment, who: Who, command: &Command) -> Bytes {
         match command {
+            Command::Open(place) if self.levels.latest(place.kind()) == 0 => operation::unknown_kind(),
             Command::Open(place) => self.open(moment.index, who.session, *place),
             Command::Delete(place, force) => operation::deletion(self.delete(moment, *place, *force)),
             _ => {
@@ -161,6 +165,10 @@ impl Resources {
                 else {
                     return operation::unknown_instance();
                 };
+                if self.is_above(resource, command.number(), moment.index) {
+                    self.refused = true;
+                    return operation::unknown_operation();
+                }
                 let reply = self.change(moment, resource, None, |body, cx| match (body, command) {
                     (Body::Map(map), Command::Map(command)) => map.apply(cx, who, command),
                     (Body::Lock(lock), Command::Lock(command)) => lock.apply(cx, who, *command),
@@ -169,6 +177,14 @@ impl Resources {
                 reply.unwrap_or_else(operation::deleted)
             }
         }
+    }
+
+    /// M2, M3: whether an operation must not be used yet behind an index, of a resource that was there.
+    fn is_above(&self, resource: ResourceId, number: u16, index: Index) -> bool {
+        let found = self.resources.get(&resource);
+        found
+            .filter(|found| found.gone.is_none_or(|gone| gone > index))
+            .is_some_and(|found| number > self.levels.at(found.place.kind(), index))
     }
 
     fn open(&mut self, index: Index, session: SessionId, place: Place) -> Bytes {
@@ -224,6 +240,11 @@ impl Resources {
         std::mem::take(&mut self.passed)
     }
 
+    /// Whether an operation was refused for its level since the last call.
+    pub(super) fn take_refused(&mut self) -> bool {
+        std::mem::take(&mut self.refused)
+    }
+
     fn locks(&self) -> impl Iterator<Item = &LockTwin> + '_ {
         let alive = self.alive.iter().filter_map(|resource| self.resources.get(resource));
         alive.filter_map(|resource| match &resource.body {
@@ -275,6 +296,9 @@ impl Resources {
         let Some((_, resource)) = self.instances.get(&instance) else {
             return operation::unknown_instance();
         };
+        if self.is_above(*resource, query.number(), index) {
+            return operation::unknown_operation();
+        }
         match self.resources.get(resource) {
             Some(found) if found.gone.is_none_or(|gone| gone > index) => match (&found.body, query) {
                 (Body::Map(map), Query::Map(query)) => map.answer(query, index),

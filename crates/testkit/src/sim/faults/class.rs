@@ -145,8 +145,8 @@ classes! {
     M9 "snapshot transfer interrupted" Both Rate;
     /// A server goes or sleeps while it receives a snapshot.
     M10 "faults while installing" Both Rate;
-    /// Logs grow and are compacted while a snapshot is transferred.
-    M11 "compaction during a transfer" Both Rate;
+    /// Logs grow while a snapshot is transferred, and are compacted right behind it.
+    M11 "log outgrown during a transfer" Both Rate;
     /// A removed server comes back with its old directory.
     M14 "removed server comes back" Both Rate;
     /// Leadership is handed to a server that is cut off or goes.
@@ -155,10 +155,14 @@ classes! {
     M16 "TimeoutNow late and twice" Core Rate;
     /// Even numbers of voters.
     M17 "even numbers of voters" Both Rate;
-    /// A copy of a server's directory runs beside it.
-    O2 "copy of a server beside it" Full Rate;
+    /// Another process shows a member's identity while that member lives.
+    O2 "another process with a member's identity" Full Rate;
     /// Servers are restarted one by one, each after handing over.
     U2 "rolling restart with hand-over" Both Rate;
+    /// A server gets the newest version of the program while others have an earlier one.
+    U1 "two versions in one cluster" Full Single;
+    /// A server gets an earlier version of the program back.
+    U3 "back to an earlier version" Full Single;
     /// A server comes back with a far greater term on its disk.
     N7 "back with a far greater term" Both Single;
     /// A follower's links are slow while logs are compacted.

@@ -4,6 +4,7 @@ use super::super::loss::Loss;
 use super::super::random::Random;
 use super::super::settings::{DRIFT, MILLISECOND, SECOND, Settings, Time};
 use super::super::storage::Moment;
+use super::super::versions::Version;
 use super::{Class, Fault, Shape, Target};
 
 /// What most faults have.
@@ -93,6 +94,11 @@ fn rarer(class: Class, common: Common, r: &mut Random, settings: &Settings) -> F
             after: session / 10 * r.range(5, 13),
             lasts: session + r.below(2 * session),
         },
+        Class::U1 => Fault::Upgrade { victim, down },
+        Class::U3 => {
+            let Version { map, lock } = Version::earlier(r);
+            Fault::Downgrade { victim, map, lock, down }
+        }
         _ => {
             unreachable!("{class:?} is constant and has no single faults")
         }

@@ -56,7 +56,7 @@ macro_rules! plain_words {
 }
 
 // Floating-point numbers are printed so that they are read back exactly.
-plain_words!(u64 usize bool f64);
+plain_words!(u16 u64 usize bool f64);
 
 macro_rules! words {
     ($kind:ident: $($name:ident $word:literal),*) => {
@@ -203,6 +203,10 @@ faults! {
     Reboot { victim: Target, shown: Time, down: Time };
     /// A server comes back with a greater term.
     Inflate { victim: Target, terms: u64, down: Time };
+    /// A process ends and comes back as the newest version; if it is that already, the next one.
+    Upgrade { victim: Target, down: Time };
+    /// A process ends and comes back as an earlier version, with so much of each kind.
+    Downgrade { victim: Target, map: u16, lock: u16, down: Time };
     /// A client stands still, and the leader goes when its session is about to expire.
     NearExpiry { client: usize, after: Time, lasts: Time };
 }
@@ -239,6 +243,8 @@ impl Fault {
             | Fault::Reboot { down, .. }
             | Fault::Inflate { down, .. }
             | Fault::Wipe { down, .. }
+            | Fault::Upgrade { down, .. }
+            | Fault::Downgrade { down, .. }
             | Fault::KillClient { down, .. } => *down /= 2,
             Fault::Reset { .. } | Fault::Drift { .. } | Fault::CutClient { .. } => return None,
         }

@@ -8,6 +8,9 @@ use super::super::settings::{DRIFT, MILLISECOND, Settings, Time};
 use super::draw::draw;
 use super::{Class, Planned};
 
+/// How often servers that begin with an earlier version are upgraded one by one while things go wrong.
+const UPGRADES: f64 = 0.7;
+
 /// What a seed has of faults.
 #[derive(Clone, Debug)]
 pub(in crate::sim) struct Swarm {
@@ -39,8 +42,12 @@ impl Swarm {
             }
             draw => {
                 // A storm of everything hides what a few faults show, and a few never meet.
-                let share = [0.1, 0.25, 0.5][draw as usize % 3];
-                classes.retain(|class| stream(seed, *class).chance(share));
+                let share: f64 = [0.1, 0.25, 0.5][draw as usize % 3];
+                // Servers that begin with an earlier version are there to be upgraded.
+                let wanted = |class: Class| class == Class::U1 && settings.versions.servers > 0;
+                classes.retain(|class| {
+                    stream(seed, *class).chance(if wanted(*class) { share.max(UPGRADES) } else { share })
+                });
             }
         }
         classes.retain(|class| !without.contains(class));
