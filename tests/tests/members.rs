@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use atomix::{DistributedMap, Error, MemberKind, Replica, Status};
+use atomix::admin::{Change, ManageAction, ManageOutcome, manage};
+use atomix::{DistributedMap, Error, MemberKind, Replica, ServerId, Status};
 use atomix_tests::{Cluster, free_addresses};
 use tokio::time::timeout;
 
@@ -64,6 +65,46 @@ async fn a_fourth_server_joins_a_cluster_that_is_written_to() {
     let through: Map = fourth.atomix().map("/numbers").await.expect("the map opens");
     assert_eq!(through.len().await.expect("answered"), written);
     fourth.shutdown().await.expect("it had not failed");
+}
+
+/// The servers of three are replaced one by one while a client uses its session. None of those that it was started with is left
+/// when the leader is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_outlives_every_server_that_it_knew() {
+    let mut cluster = Cluster::on_this_machine(3).await;
+    let client = cluster.client().await.expect("connected");
+    let map: Map = client.map("/numbers").await.expect("the map opens");
+    map.put(&0, &0).await.expect("done");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (old, addresses) = (cluster.addresses().join(","), free_addresses(3));
+    let old: Vec<&str> = old.split(',').collect();
+    let mut later = Vec::new();
+    for (number, address) in addresses.iter().enumerate() {
+        let builder = Replica::builder(address.as_str()).segment_bytes(1 << 20);
+        let builder = builder.data_dir(folder.path().join(number.to_string()));
+        let replica = builder.join(old.clone()).await.expect("it starts");
+        until(&replica, "vote", |status| status.votes && !status.joint).await;
+        later.push(replica);
+    }
+    let expected = later[2].status().configuration_index;
+    let all: Vec<&str> = addresses.iter().map(String::as_str).chain(old.iter().copied()).collect();
+    let founders = [1, 2, 3].map(ServerId).to_vec();
+    let change = ManageAction::Change(Change { expected, remove: founders, ..Change::default() });
+    let outcome = manage(all, change, LIMIT).await.expect("the leader is reached");
+    assert!(matches!(outcome, ManageOutcome::Changed(_)), "{outcome:?}");
+    map.put(&1, &1).await.expect("done");
+    for server in 0..3 {
+        cluster.stop(server).await;
+    }
+    let leader = loop {
+        if let Some(leader) = later.iter().position(|replica| replica.status().role == "leader") {
+            break leader;
+        }
+        later[0].statuses().changed().await.expect("it runs");
+    };
+    drop(later.remove(leader));
+    timeout(LIMIT, map.put(&2, &2)).await.expect("in time").expect("done, in the same session");
+    assert_eq!(timeout(LIMIT, map.len()).await.expect("in time").expect("answered"), 3);
 }
 
 #[tokio::test]
