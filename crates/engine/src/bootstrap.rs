@@ -81,11 +81,14 @@ impl Engine {
             recovered.configuration.iter().chain(of_snapshot).max_by_key(|c| c.index).cloned();
         self.members.committed.clone_from(&configuration);
         match (recovered.identity, configuration) {
-            (None, None) => {
+            // Whoever asks to be taken in does so under a name of its own each time it comes up: what it asked for before may have been
+            // granted, and taken away again, and whoever is behind would give it a place that it has no more (I3).
+            (identity, None) if identity.is_none() || self.joins() => {
+                self.identity = Identity { incarnation: self.options.fresh_incarnation };
                 let batch = WriteBatch { identity: Some(self.identity), ..WriteBatch::default() };
                 self.write_own(batch);
             }
-            (Some(_), None) => self.look_around(now),
+            (_, None) => self.look_around(now),
             (identity, Some(configuration)) => {
                 let outsider = match (self.own_record(&configuration), recovered.abstention) {
                     (Some(_), None) if identity.is_some() => {

@@ -328,6 +328,31 @@ fn i3_a_joiner_takes_no_place_that_it_is_known_to_have_lost() {
     }
 }
 
+/// Found by the simulator (full, seed 10063): a joiner that was killed while it was taken in came back and was told of a place that
+/// it had lost meanwhile, by a server that was behind.
+#[test]
+fn i3_a_joiner_asks_under_another_name_each_time_it_comes_up_until_it_has_a_place() {
+    let mut world = formed();
+    let fourth = world.joiner(&[0]);
+    world.isolate(fourth);
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        world.start(fourth);
+        world.run(Duration::from_millis(100));
+        names.push(world.servers[fourth].disk.identity);
+        world.crash(fourth);
+    }
+    assert!(names[0].is_some() && names[1].is_some() && names[0] != names[1], "{names:?}");
+    world.heal();
+    world.start(fourth);
+    world.until("a vote", |world| world.status(fourth).votes && !world.status(fourth).joint);
+    let member = world.servers[fourth].disk.identity;
+    world.crash(fourth);
+    world.start(fourth);
+    world.until("a leader", |world| world.status(fourth).leader.is_some());
+    assert_eq!((world.servers[fourth].disk.identity, world.status(fourth).members.len()), (member, 4));
+}
+
 /// A server of three is wiped, and comes back through the others. Its number.
 fn wiped() -> (World, usize) {
     let mut world = formed();

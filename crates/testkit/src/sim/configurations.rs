@@ -83,10 +83,14 @@ impl Checker {
     }
 
     /// The expected one, or one that is committed and not older than `least`: a server that just joined knows
-    /// the one that took it in before it has the log.
+    /// the one that took it in before it has the log. Also an older one, if the log has something else at its place: what comes
+    /// behind that in the log never was committed.
     fn expect_in_use(&self, server: usize, raft: &Raft, expected: &Configuration, least: Index) -> Check {
         let used = raft.configuration();
-        let given = used.index >= least && self.membership.at(used.index) == Some(used);
+        let committed = self.ledger.at(used.index).map(|committed| committed.entry.id.term);
+        let dead =
+            raft.entry_term(used.index).zip(committed).is_some_and(|(held, committed)| held != committed);
+        let given = (used.index >= least || dead) && self.membership.at(used.index) == Some(used);
         hold("I13", used == expected || given, || {
             format!(
                 "server {} with a log through {} uses {used:?} instead of {expected:?}",

@@ -109,10 +109,12 @@ impl World {
         }
     }
 
-    /// A server without a configuration is given one that has its directory in it.
+    /// A server without a configuration is given one that has its directory in it, if it still has that place.
     pub(super) fn on_form(&mut self, server: Node, configuration: Configuration) -> Check {
         let at = &mut self.servers[server];
-        if at.given.is_some() || configuration.member_by_incarnation(at.incarnation).is_none() {
+        let id = |c: &Configuration| c.member_by_incarnation(at.incarnation).map(|member| member.id);
+        let place = id(&configuration);
+        if at.given.is_some() || place.is_none() || self.checker.membership.latest().and_then(id) != place {
             return Ok(());
         }
         at.given = Some(configuration);

@@ -63,12 +63,10 @@ impl Membership {
         self.directories.get(&incarnation).copied()
     }
 
-    pub(super) fn incarnation_of(&self, directory: usize) -> Option<Incarnation> {
-        self.directories.iter().find(|(_, at)| **at == directory).map(|(incarnation, _)| *incarnation)
-    }
-
     pub(super) fn wiped(&mut self, directory: usize) {
-        self.wiped.extend(self.incarnation_of(directory));
+        // A name that was not durable yet when the server went was followed by another.
+        let names = self.directories.iter().filter(|(_, at)| **at == directory);
+        self.wiped.extend(names.map(|(incarnation, _)| *incarnation));
     }
 
     pub(super) fn is_wiped(&self, incarnation: Incarnation) -> bool {

@@ -14,7 +14,7 @@ use super::operation::{Command, Place, Query};
 use super::plan::Plan;
 use super::random::{Component, Random};
 use super::server::Machine;
-use super::settings::{MILLISECOND, SECOND, Time};
+use super::settings::{MILLISECOND, SECOND, Settings, Time};
 use super::world::{Event, World};
 use super::{Options, Profile};
 
@@ -114,6 +114,13 @@ impl World {
         10 * SECOND + 3 * handshake + 200 * (self.settings.latency.1 + self.settings.disk_latency.1)
     }
 
+    /// What it takes to send bare consensus' snapshots, which may be needed to commit anything: chunk by chunk, each read and written.
+    fn longest_transfer(&self) -> Time {
+        let Settings { latency, disk_latency, padding, snapshot_chunk_bytes, .. } = &self.settings;
+        let chunks = (padding / snapshot_chunk_bytes) as Time + 1;
+        2 * chunks * (latency.0 + latency.1 + disk_latency.0 + disk_latency.1)
+    }
+
     fn leads(world: &World) -> bool {
         world
             .leader()
@@ -123,7 +130,8 @@ impl World {
     /// By when there must be a leader.
     pub(super) fn leader_deadline(&self) -> Time {
         // Connections that were cut take a while to be seen as such; bare consensus has none.
-        let slack = if self.profile == Profile::Full { self.slack() } else { SECOND };
+        let slack =
+            if self.profile == Profile::Full { self.slack() } else { SECOND + self.longest_transfer() };
         self.now + 10 * self.election() + slack
     }
 
