@@ -15,7 +15,7 @@ use atomix::admin::{Change, ChangeRefused, NewMember};
 pub(super) async fn run(args: MemberAdd) -> Result<(), Failure> {
     let mut operator = Operator::new(&args.making.cluster);
     let new = newcomer(&args.server, &operator).await?;
-    let view = operator.view().await?;
+    let view = operator.led_view().await?;
     fits(&args.server, &new, &view)?;
     let goal = Goal::of(&args);
     let known = view.member_by_incarnation(new.incarnation);

@@ -76,6 +76,17 @@ impl Operator {
         }
     }
 
+    /// The same, of a cluster that has a leader: what others say of it may be long over.
+    pub(super) async fn led_view(&mut self) -> Result<View, Failure> {
+        let view = self.view().await?;
+        if view.leader().is_none() {
+            let asked = self.addresses.join(", ");
+            let why = format!("no server leads (asked {asked}): is a majority of the servers running?");
+            return Err(Failure::new(Exit::Unreachable, why));
+        }
+        Ok(view)
+    }
+
     /// The members as the servers tell now, at every address that was named or learned.
     async fn look(&mut self) -> Result<View, Failure> {
         let view = View::of(&self.addresses, self.timeout).await?;

@@ -136,8 +136,9 @@ impl Router {
     /// cluster, and a cluster without a majority is gone.
     pub(super) fn is_lost(&mut self, server: &Address) -> bool {
         self.foreign.insert(server.clone());
-        let of = if self.known.0 > 0 { self.known.0 } else { self.servers.len() };
-        self.foreign.len() * 2 > of
+        // Where the cluster was before, anybody may be now.
+        let meant = &self.servers[..if self.known.0 > 0 { self.known.0 } else { self.servers.len() }];
+        meant.iter().filter(|server| self.foreign.contains(server)).count() * 2 > meant.len()
     }
 
     /// How long an attempt may take: little while others can be tried, more each time all were in vain.
@@ -262,5 +263,15 @@ mod tests {
         assert!(router.is_lost(&"b".into()));
         router.found();
         assert!(!router.is_lost(&"b".into()));
+    }
+
+    /// A review of the real binary found it: another cluster at the addresses of servers that were replaced ended the session.
+    #[test]
+    fn another_cluster_where_this_one_was_before_is_not_it() {
+        let mut router = router();
+        let addresses = ["d", "e", "f"].map(Address::from).to_vec();
+        router.learn(Servers { configuration: Index(7), addresses });
+        assert!(["a", "b", "c"].into_iter().all(|former| !router.is_lost(&former.into())));
+        assert!(!router.is_lost(&"d".into()) && router.is_lost(&"e".into()));
     }
 }
