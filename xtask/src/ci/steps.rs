@@ -52,7 +52,7 @@ pub(super) const STEPS: &[Step] = &[
         ..step("docs", &["doc", "--no-deps", "--workspace", "--locked"])
     },
     step("examples", xtask!["examples"]),
-    step("sim", xtask!["sim", "--seeds", "0..300"]),
+    step("sim", xtask!["sim", "--seeds", "0..600"]),
     step("mutants", xtask!["mutants", "--rotating"; "mutants"]),
     step("demo", &["run", "--quiet", "--locked", "--", "demo"]),
 ];
