@@ -17,7 +17,7 @@ pub use atomix_protocol::member::Configuration;
 /// repeated: its outcome is [`ManageOutcome::Unknown`], and the configuration tells.
 ///
 /// # Errors
-/// [`Error::Unreachable`] if no server that leads was reached in time: nothing was changed.
+/// [`Error::Unreachable`] if no server that leads was reached in time: nothing was changed. [`Error::Settings`] if no address is given.
 #[cfg(feature = "tcp")]
 pub async fn manage<A: Into<Address>>(
     servers: impl IntoIterator<Item = A>,
@@ -30,7 +30,7 @@ pub async fn manage<A: Into<Address>>(
 /// The same over a transport of one's own.
 ///
 /// # Errors
-/// [`Error::Unreachable`] if no server that leads was reached in time: nothing was changed.
+/// [`Error::Unreachable`] if no server that leads was reached in time: nothing was changed. [`Error::Settings`] if no address is given.
 pub async fn manage_over<A: Into<Address>>(
     transport: Arc<dyn Transport>,
     servers: impl IntoIterator<Item = A>,

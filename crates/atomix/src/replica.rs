@@ -211,7 +211,8 @@ impl ReplicaBuilder {
     }
 
     /// What the server wants to be in a cluster that it [joins](ReplicaBuilder::join): a voter, unless set; a
-    /// [learner](MemberKind::Learner), which holds the state and never counts; a [reserve](MemberKind::Reserve), which stands by.
+    /// [learner](MemberKind::Learner), which holds the state and never counts; a [reserve](MemberKind::Reserve), which stands by. [Leaving](MemberKind::Leaving) is refused
+    /// when the server starts.
     pub fn member_kind(mut self, kind: MemberKind) -> Self {
         self.server.kind = kind;
         self
@@ -256,8 +257,9 @@ impl ReplicaBuilder {
 
     /// Starts the server as one more of a cluster that exists, reached at any of these addresses. It asks to be taken in, is a
     /// learner until it has caught up, and votes then; [`Replica::status`] says how far it is, [`Replica::ready`] waits until it knows a
-    /// leader. A wiped server comes back in this way, and takes the place of its old self. On a data directory in use the
-    /// addresses are only compared: the server goes on as what it is.
+    /// leader. A wiped server comes back in this way, and takes the place of its old self. On a member's data directory the
+    /// addresses are only compared, and the server goes on as what it is. One that was stopped on its way goes on asking, unless its log no longer
+    /// shows that it never had the place, which an operator may have taken away: [`Replica::status`] says so.
     ///
     /// Returns once it has recovered and listens.
     ///

@@ -11,7 +11,8 @@ use atomix::{DirectoryProblem, Error, LockError, MapError, NotDone, ResourceErro
 pub enum Exit {
     /// Done.
     Ok = 0,
-    /// Not done: the cluster, the resource or the system said no. Nothing was changed.
+    /// Not done: the cluster, the resource or the system said no. Nothing was changed, but for
+    /// `member add`, which says how far it came.
     Refused = 1,
     /// Called wrongly.
     Usage = 2,

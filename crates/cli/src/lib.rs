@@ -15,6 +15,8 @@
 //! | [`session`] | a session for one command |
 //! | [`cluster`] | a cluster of server processes on this machine, for the demo, tests and benches |
 //! | [`exit`] | how a command ends |
+//! | [`signals`] | what ends a process from outside |
+//! | [`table`] | columns for people |
 
 #![forbid(unsafe_code)]
 

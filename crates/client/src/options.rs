@@ -8,7 +8,7 @@ use atomix_protocol::{Address, ClientId, limits};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// Where servers may be reached: some of the cluster suffice.
+    /// Where servers may be reached: some of the cluster suffice. The others are learned from it, and asked first from then on.
     pub servers: Vec<Address>,
     /// The client's name across its sessions; drawn unless set (S10).
     pub client: Option<ClientId>,

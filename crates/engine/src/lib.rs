@@ -21,7 +21,9 @@
 //! | `apply` | from committed entries to what clients are told |
 //! | `leading` | liveness of sessions and time entries (S6–S9, T2) |
 //! | `snapshots` | own snapshots and received ones (R6) |
+//! | `restore` | a received snapshot becomes a state of its own, beside the loop (R6) |
 //! | `status` | what this server says of itself |
+//! | `input`, `output`, `options` | all that the world can tell it, all that it can ask for, and its settings |
 //! | `marks` | what interesting has happened, for simulators |
 //!
 //! Rules such as S3 are those of docs/protocol.md.

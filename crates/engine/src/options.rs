@@ -13,7 +13,8 @@ pub struct Options {
     pub client_address: Address,
     /// The servers that form the cluster, this one among them (I2).
     pub bootstrap: Vec<Address>,
-    /// Servers of the cluster that it asks to be taken in, if its directory is fresh. Instead of `bootstrap`.
+    /// Servers of the cluster that it asks to be taken in, until it has been what it wants to be; also after a restart, if its directory
+    /// shows that it never was (R7). Instead of `bootstrap`.
     pub join: Vec<Address>,
     /// What it wants to be in the cluster that it joins.
     pub kind: MemberKind,

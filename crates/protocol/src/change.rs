@@ -18,7 +18,8 @@ pub struct NewMember {
     pub peer_address: Address,
     /// Where clients reach it.
     pub client_address: Address,
-    /// [`Learner`](MemberKind::Learner) or [`Reserve`](MemberKind::Reserve): voters are promoted later, when they have caught up.
+    /// In a [`Change`] [`Learner`](MemberKind::Learner) or [`Reserve`](MemberKind::Reserve): voters are promoted later, when they have caught
+    /// up. In the wish of a server that joins, what it wants to be in the end.
     pub kind: MemberKind,
     /// Greater is preferred as leader.
     pub priority: u8,

@@ -189,7 +189,7 @@ pub enum ClientResponse {
 pub struct Servers {
     /// The committed configuration that says so. A greater index is newer.
     pub configuration: Index,
-    /// Their addresses, voters first.
+    /// Their addresses, voters first. A client keeps the first [`MEMBERS`](crate::limits::MEMBERS).
     pub addresses: Vec<Address>,
 }
 
@@ -233,7 +233,7 @@ pub enum ManageOutcome {
     Transferred(ServerId),
     /// Nothing was changed.
     ChangeRefused(ChangeRefused),
-    /// Nothing was handed over.
+    /// Nothing was handed over; behind [`TransferRefused::TimedOut`] it may be yet.
     TransferRefused(TransferRefused),
     /// This leader was deposed before the end: the change may complete or not. The configuration tells.
     Unknown,

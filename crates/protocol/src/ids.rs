@@ -164,7 +164,7 @@ impl Address {
         &self.0
     }
 
-    /// Whether it is longer than any address may be that others hear of: the members' are in every configuration.
+    /// Whether it has more than [`ADDRESS_BYTES`] bytes: the members' addresses are in every configuration.
     #[must_use]
     pub fn is_too_long(&self) -> bool {
         self.0.len() > ADDRESS_BYTES

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 /// Most voters of a cluster (R1).
 pub const VOTERS: usize = 7;
-/// Most members, whatever they are. Each costs the leader a link, and a line in every configuration.
+/// Most members, whatever they are. Each costs every other member two links, and a line in every configuration.
 pub const MEMBERS: usize = 64;
 /// Longest address: a host name has at most 253 bytes. A configuration with all its members then fits in any frame.
 pub const ADDRESS_BYTES: usize = 512;

@@ -75,6 +75,9 @@
 //! | [`operation`] | [`operations!`], [`Apply`], [`Answer`]: what can be asked of it |
 //! | `context` | [`CommandContext`], [`Context`], [`QueryContext`]: what it may know and do |
 //! | `registry` | [`Registry`]: many resources in one state machine |
+//! | `machine` | one resource as the registry sees it: its type erased |
+//! | `state` | everything that a registry replicates |
+//! | `snapshot` | how states become bytes and back (M4) |
 //! | `handle` | [`Handle`]: the client side |
 //! | [`stream`] | events on their way to the user's task, bounded |
 //! | [`fencing`] | writes that only the present holder of a lock can make |

@@ -14,7 +14,8 @@ pub struct ServerOptions {
     pub client_address: Option<Address>,
     /// The servers that form the cluster, this one among them (I2).
     pub bootstrap: Vec<Address>,
-    /// Servers of a cluster that exists, which this one joins instead. On a directory in use they are only compared.
+    /// Servers of a cluster that exists, which this one joins instead. On a member's directory they are only compared; one that
+    /// was stopped on its way to its place goes on asking (R7).
     pub join: Vec<Address>,
     /// What it wants to be in the cluster that it joins: a voter, unless set. It is a learner first, until it has caught up.
     pub kind: MemberKind,

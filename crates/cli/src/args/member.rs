@@ -17,7 +17,7 @@ Examples:
   atomix member transfer
 
 A change takes effect as a whole or not at all, and only on the configuration that was read before it: if somebody else changes that
-meanwhile, it is refused with 1. Exits with 3 if no server that leads is reached, and with 4 if the outcome is unknown: `list` tells.")]
+meanwhile, it is refused with 1. `add` makes several, one after the other: when it stops it says how far it came. Exits with 3 if no server that leads is reached, and with 4 if the outcome is unknown: `list` tells.")]
 pub enum Member {
     /// Prints the members: what they are, and how far they are
     List(MemberList),

@@ -106,7 +106,8 @@ Examples, the first of three servers, and a fourth that comes later:
 
 The servers listed form the cluster together the first time: all must be up. After that a majority is enough, and
 the same arguments restart a server. One that joins is taken in by the leader, and votes when it has caught up; ended before that,
-it goes on when it is started again. With --as learner it waits for `atomix member add`, which gives it its vote.
+it goes on when it is started again, unless its log no longer shows that it never had its vote (a snapshot took its place): then its
+status says so, and `atomix member promote` gives it one. With --as learner it waits for `atomix member add`, which gives it its vote.
 Logs go to standard error; ATOMIX_LOG=debug says more. SIGTERM and SIGINT end the server cleanly: a leader hands
 over first.")]
 pub struct Serve {

@@ -254,18 +254,8 @@ mod tests {
     use atomix::{ClusterId, Incarnation};
 
     use super::*;
+    use crate::member::goal::tests::member;
     use crate::status::Answer;
-
-    fn member(id: u64, address: &str, kind: MemberKind) -> Member {
-        Member {
-            id: ServerId(id),
-            incarnation: Incarnation(u128::from(id)),
-            peer_address: address.into(),
-            client_address: address.into(),
-            kind,
-            priority: 0,
-        }
-    }
 
     #[test]
     fn a_predecessor_has_the_address_and_another_directory() {

@@ -73,13 +73,13 @@ fn is_predecessor(member: &Member, of: &Member) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use atomix::{Incarnation, Index};
 
     use super::*;
     use MemberKind::{Learner, Reserve, Voter};
 
-    fn member(id: u64, address: &str, kind: MemberKind) -> Member {
+    pub(crate) fn member(id: u64, address: &str, kind: MemberKind) -> Member {
         Member {
             id: ServerId(id),
             incarnation: Incarnation(u128::from(id)),

@@ -11,7 +11,7 @@ use atomix_protocol::session::SessionEntry;
 use atomix_protocol::{Index, LinkId, Sequence, SessionId, SessionKey};
 use bytes::Bytes;
 
-use crate::solo::{KEY, Solo, address, client, command, entry, header, leader, on_disk, open};
+use crate::solo::{KEY, Solo, client, command, entry, header, leader, leader_with, open};
 
 fn attach(session: SessionId) -> Attach {
     Attach { session, key: KEY, last_event: Index::ZERO, read_only: false }
@@ -296,13 +296,7 @@ fn q4_reads_that_wait_are_bounded() {
 
 #[test]
 fn r5_a_full_log_has_room_for_the_leaders_time_entries() {
-    let mut solo = Solo::with(on_disk(1), vec![address(1)], |options| options.raft.log_memory_bytes = 1_024);
-    solo.wait(Duration::from_secs(2));
-    solo.write();
-    let link = solo.greeted_by(client(None));
-    solo.ask(link, ClientRequest::Open(open(1)));
-    solo.write();
-    let session = solo.opened(link).expect("a session");
+    let (mut solo, link, session) = leader_with(|options| options.raft.log_memory_bytes = 1_024);
     solo.ask(link, ClientRequest::Command(entry(session, 1, b"timer 100").encode()));
     solo.write();
     let refused = |solo: &Solo| solo.told(link).iter().any(|r| matches!(r, ClientResponse::NotLogged { .. }));

@@ -12,15 +12,7 @@ use crate::solo::*;
 
 /// A leader of one with a lease, and a session on a link.
 fn leader() -> (Solo, LinkId, SessionId) {
-    let promise = Duration::from_millis(210);
-    let mut solo = Solo::with(on_disk(1), vec![address(1)], |options| options.raft.promise = promise);
-    solo.wait(Duration::from_secs(2));
-    solo.write();
-    let link = solo.greeted_by(client(None));
-    solo.ask(link, ClientRequest::Open(open(1)));
-    solo.write();
-    let session = solo.opened(link).expect("a session");
-    (solo, link, session)
+    leader_with(|options| options.raft.promise = Duration::from_millis(210))
 }
 
 fn read(solo: &mut Solo, link: LinkId, ticket: u64, after_index: Index) {

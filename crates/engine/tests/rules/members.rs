@@ -180,8 +180,8 @@ fn m3_the_next_leader_completes_a_change_and_links_follow() {
     world.until("one configuration", |world| world.agree(&rest, &[1, 2, 3, 4]));
 }
 
-#[test]
-fn r7_a_server_that_was_down_when_it_was_removed_is_refused_and_says_why() {
+/// A cluster of three, its leader, and the one that was down when it was removed.
+fn removed_while_down() -> (World, usize, usize) {
     let mut world = World::formed(3);
     world.until("one cluster", |world| (0..3).all(|server| world.status(server).votes));
     let leader = world.leader().expect("one");
@@ -189,6 +189,12 @@ fn r7_a_server_that_was_down_when_it_was_removed_is_refused_and_says_why() {
     let id = world.id(victim);
     world.crash(victim);
     world.changed(|change| change.remove = vec![id]);
+    (world, leader, victim)
+}
+
+#[test]
+fn r7_a_server_that_was_down_when_it_was_removed_is_refused_and_says_why() {
+    let (mut world, leader, victim) = removed_while_down();
     // Longer than anybody waits for it to learn of it.
     world.run(Duration::from_secs(20));
     let term = world.status(leader).term;
@@ -230,13 +236,7 @@ fn clients_are_told_where_the_cluster_is_also_by_a_removed_server() {
 
 #[test]
 fn r7_a_server_that_comes_back_soon_learns_that_it_was_removed_and_remembers_it() {
-    let mut world = World::formed(3);
-    world.until("one cluster", |world| (0..3).all(|server| world.status(server).votes));
-    let leader = world.leader().expect("one");
-    let victim = (leader + 1) % 3;
-    let id = world.id(victim);
-    world.crash(victim);
-    world.changed(|change| change.remove = vec![id]);
+    let (mut world, leader, victim) = removed_while_down();
     world.start(victim);
     world.until("its end", |world| world.status(victim).role == "removed");
     world.run(Duration::from_secs(1));

@@ -186,7 +186,12 @@ pub(crate) fn client(cluster: Option<ClusterId>) -> Hello {
 
 /// A leader of one, with a session on a link.
 pub(crate) fn leader() -> (Solo, LinkId, SessionId) {
-    let mut solo = Solo::member(1);
+    leader_with(|_| ())
+}
+
+/// The same, with other options.
+pub(crate) fn leader_with(change: impl FnOnce(&mut Options)) -> (Solo, LinkId, SessionId) {
+    let mut solo = Solo::with(on_disk(1), vec![address(1)], change);
     solo.wait(Duration::from_secs(2));
     solo.write();
     let link = solo.greeted_by(client(None));

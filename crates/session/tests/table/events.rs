@@ -6,7 +6,7 @@ use atomix_protocol::{EntryKind, Index, InstanceId, SessionId, Term, limits};
 use atomix_session::table::{Backlog, Effect, Event, Lookup};
 use bytes::Bytes;
 
-use crate::replica::{Replica, TERM};
+use crate::replica::{Replica, TERM, check_damage};
 
 impl Replica {
     fn close(&mut self, session: u64) -> Vec<Effect> {
@@ -389,21 +389,5 @@ fn rule_m4_a_shared_body_is_written_once_and_shared_again() {
 
 #[test]
 fn no_damaged_snapshot_with_events_is_taken_for_another() {
-    let bytes = furnished().bytes();
-    let restore = |bytes: &[u8]| {
-        let mut replica = Replica::new();
-        replica.table.restore(&Bytes::copy_from_slice(bytes), &mut replica.machine).map(|()| replica.bytes())
-    };
-    for length in 0..bytes.len() {
-        assert!(restore(&bytes[..length]).is_err(), "cut at {length}");
-    }
-    for place in 0..bytes.len() {
-        for bit in 0..8 {
-            let mut damaged = bytes.to_vec();
-            damaged[place] ^= 1 << bit;
-            if let Ok(restored) = restore(&damaged) {
-                assert_ne!(restored, bytes, "bit {bit} of byte {place}");
-            }
-        }
-    }
+    check_damage(&furnished().bytes(), Replica::new);
 }

@@ -106,3 +106,25 @@ impl Replica {
         self.table.events(SessionId(session), Index::ZERO).map(|(index, _)| index.0).collect()
     }
 }
+
+/// Cuts a snapshot everywhere, lengthens it, and flips each of its bits. What is cut or too long is refused. What is damaged is refused, or
+/// is a state of its own: never silently the same one, never a panic.
+pub(crate) fn check_damage(bytes: &Bytes, fresh: impl Fn() -> Replica) {
+    let restore = |bytes: &[u8]| {
+        let mut replica = fresh();
+        replica.table.restore(&Bytes::copy_from_slice(bytes), &mut replica.machine).map(|()| replica.bytes())
+    };
+    for length in 0..bytes.len() {
+        assert!(restore(&bytes[..length]).is_err(), "cut at {length}");
+    }
+    assert!(restore(&[&bytes[..], &[0]].concat()).is_err());
+    for place in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut damaged = bytes.to_vec();
+            damaged[place] ^= 1 << bit;
+            if let Ok(restored) = restore(&damaged) {
+                assert_ne!(restored, bytes, "bit {bit} of byte {place}");
+            }
+        }
+    }
+}

@@ -3,15 +3,16 @@
 use atomix_engine::{Engine, Input, Options, Output, Recovered};
 use atomix_protocol::bootstrap::BootstrapMessage;
 use atomix_protocol::codec::Frame;
-use atomix_protocol::handshake::{Hello, Role};
+use atomix_protocol::handshake::Hello;
 use atomix_protocol::peer::{AppendEntries, PeerMessage, RequestVote};
 use atomix_protocol::{
-    Address, BootNonce, ClusterId, ClusterTime, Configuration, EntryId, GroupId, Identity, Incarnation,
-    Index, LinkId, LocalTime, Member, MemberKind, Round, ServerId, Term,
+    Address, BootNonce, ClusterId, ClusterTime, EntryId, GroupId, Identity, Index, LinkId, LocalTime, Round,
+    Term,
 };
 use atomix_resource::Registry;
 
-const CLUSTER: ClusterId = ClusterId(7);
+use super::cast::{address, configuration, incarnation, peer};
+
 const NOW: LocalTime = LocalTime::from_millis(1);
 
 /// Server 1 of three. The others are the history's.
@@ -94,7 +95,7 @@ pub fn a_wiped_server_is_asked_for_its_vote() -> Result<(), String> {
     let mut server = Server::new(Recovered::default());
     let link = server.answered_by(2, peer(2))?;
     let (address, incarnation) = (address(2), incarnation(2));
-    let configuration = Some(configuration());
+    let configuration = Some(configuration(3));
     let report = BootstrapMessage::Report { address, incarnation, configuration };
     server.hear(link, &Frame::Bootstrap(report));
     let answers = server.answered_by(3, peer(3))?;
@@ -117,7 +118,7 @@ pub fn a_wiped_server_is_asked_for_its_vote() -> Result<(), String> {
 pub fn a_server_of_another_cluster_leads() -> Result<(), String> {
     let recovered = Recovered {
         identity: Some(Identity { incarnation: incarnation(1) }),
-        configuration: Some(configuration()),
+        configuration: Some(configuration(3)),
         ..Recovered::default()
     };
     let mut server = Server::new(recovered);
@@ -140,35 +141,4 @@ pub fn a_server_of_another_cluster_leads() -> Result<(), String> {
     let link = server.greeted_by(peer(2));
     server.hear(link, &word);
     heard(&server).then_some(()).ok_or_else(|| "server 2 of its own cluster is not heard".into())
-}
-
-fn address(server: u64) -> Address {
-    Address::new(format!("server-{server}"))
-}
-
-fn incarnation(server: u64) -> Incarnation {
-    Incarnation(u128::from(server) << 100)
-}
-
-fn configuration() -> Configuration {
-    let member = |server| Member {
-        id: ServerId(server),
-        incarnation: incarnation(server),
-        peer_address: address(server),
-        client_address: address(server),
-        kind: MemberKind::Voter,
-        priority: 0,
-    };
-    let members = (1..=3).map(member).collect();
-    Configuration { cluster: CLUSTER, members, next_server_id: 4, ..Configuration::default() }
-}
-
-/// What another member says first.
-fn peer(server: u64) -> Hello {
-    Hello {
-        role: Role::Peer,
-        server: Some(ServerId(server)),
-        incarnation: incarnation(server),
-        ..Hello::of_client(Some(CLUSTER), BootNonce(server * 10))
-    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Every function passes on the code as it ships. An error begins with the name of the checker that fired.
 
+mod cast;
 pub mod client;
 pub mod identity;
 pub mod resources;

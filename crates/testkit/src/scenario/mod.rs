@@ -15,8 +15,8 @@
 //! ```
 //!
 //! [`run`] compares what happened with what the text says; [`record`] writes the text anew. The commands are those of
-//! [`text`]; those of [`members`] change who belongs to it. A [`Machine`] is one of them by itself, and [`words`] are what it is told. [`directed`] holds the two histories of the paper that no
-//! random run finds.
+//! [`text`]; those of [`members`] change who belongs to it. A [`Machine`] is one of them by itself, and [`words`] are what it is told. [`directed`] and [`leadership`] hold histories
+//! that no random run finds, or that are each for one deliberate bug.
 
 mod checker;
 mod cluster;

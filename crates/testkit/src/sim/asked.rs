@@ -152,25 +152,11 @@ impl World {
 
 #[cfg(test)]
 mod tests {
-    use atomix_protocol::{Address, Incarnation};
-
     use super::*;
+    use crate::sim::membership::tests::configuration;
 
     fn of(members: &[(u64, MemberKind)]) -> Configuration {
-        let member = |(id, kind): &(u64, MemberKind)| Member {
-            id: ServerId(*id),
-            incarnation: Incarnation(u128::from(*id)),
-            peer_address: Address::default(),
-            client_address: Address::default(),
-            kind: *kind,
-            priority: 0,
-        };
-        let next_server_id = members.len() as u64 + 1;
-        Configuration {
-            members: members.iter().map(member).collect(),
-            next_server_id,
-            ..Configuration::default()
-        }
+        configuration(members, None, members.len() as u64 + 1)
     }
 
     #[test]

@@ -173,13 +173,13 @@ fn follows(before: &Configuration, next: &Configuration) -> Result<(), &'static 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use atomix_protocol::Address;
 
     use super::*;
 
     /// Members by id and kind; `next` is the id that the next one gets.
-    fn configuration(
+    pub(in crate::sim) fn configuration(
         members: &[(u64, MemberKind)],
         outgoing: Option<&[u64]>,
         next_server_id: u64,

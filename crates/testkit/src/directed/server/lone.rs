@@ -11,9 +11,8 @@ use atomix_protocol::peer::{
 };
 use atomix_protocol::session::{CommandHeader, Expire, Open, SessionEntry};
 use atomix_protocol::{
-    Address, BootNonce, ClientId, ClusterId, ClusterTime, Configuration, Entry, EntryId, EntryKind, GroupId,
-    Identity, Incarnation, Index, InstanceId, LinkId, LocalTime, Member, MemberKind, Round, Sequence,
-    ServerId, SessionId, SessionKey, Term,
+    BootNonce, ClientId, ClusterTime, Entry, EntryId, EntryKind, GroupId, Identity, Index, InstanceId,
+    LinkId, LocalTime, Round, Sequence, SessionId, SessionKey, Term,
 };
 use atomix_raft::Raft;
 use atomix_session::{
@@ -21,7 +20,8 @@ use atomix_session::{
 };
 use bytes::Bytes;
 
-const CLUSTER: ClusterId = ClusterId(7);
+use super::super::cast::{CLUSTER, address, configuration, incarnation, peer};
+
 const KEY: SessionKey = SessionKey(9);
 pub(super) const TIMEOUT_MS: u64 = 1_000;
 
@@ -164,7 +164,7 @@ impl Server {
     fn play_peer(&mut self) {
         for link in std::mem::take(&mut self.dialed) {
             self.step(Input::Dialed(link));
-            self.hear(link, &Frame::Hello(hello(3)));
+            self.hear(link, &Frame::Hello(peer(3)));
         }
         let asks = |(_, frame): &(LinkId, Frame)| matches!(frame, Frame::Peer(_) | Frame::Ping(_));
         while let Some(place) = self.sent.iter().position(asks) {
@@ -185,7 +185,7 @@ impl Server {
         let link = match self.from_peer {
             Some(link) => link,
             None => {
-                let link = self.greeted_by(hello(3));
+                let link = self.greeted_by(peer(3));
                 *self.from_peer.insert(link)
             }
         };
@@ -259,7 +259,7 @@ impl Server {
     }
 
     pub(super) fn open(&mut self, client: u128) -> Result<User, String> {
-        let link = self.greeted_by(Hello { role: Role::Client, server: None, ..hello(9) });
+        let link = self.greeted_by(Hello { role: Role::Client, server: None, ..peer(9) });
         let open = OpenSession { client: ClientId(client), attempt: 1, key: KEY, timeout_ms: TIMEOUT_MS };
         self.ask(link, ClientRequest::Open(open));
         let opened = self.sent.iter().find_map(|(to, frame)| match frame {
@@ -270,7 +270,7 @@ impl Server {
     }
 
     pub(super) fn attach(&mut self, user: &mut User) {
-        user.link = self.greeted_by(Hello { role: Role::Client, server: None, ..hello(9) });
+        user.link = self.greeted_by(Hello { role: Role::Client, server: None, ..peer(9) });
         let (session, last_event) = (user.session, Index::ZERO);
         self.ask(
             user.link,
@@ -326,40 +326,6 @@ fn start(members: u64, disk: Recovered) -> Engine {
     options.fresh_incarnation = incarnation(1);
     let machine = Box::new(Journal::default());
     Engine::new(options, disk, machine, LocalTime::from_millis(1)).expect("there is no snapshot")
-}
-
-fn address(server: u64) -> Address {
-    Address::new(format!("server-{server}"))
-}
-
-fn incarnation(server: u64) -> Incarnation {
-    Incarnation(u128::from(server) << 100)
-}
-
-fn configuration(members: u64) -> Configuration {
-    let member = |server| Member {
-        id: ServerId(server),
-        incarnation: incarnation(server),
-        peer_address: address(server),
-        client_address: address(server),
-        kind: MemberKind::Voter,
-        priority: 0,
-    };
-    Configuration {
-        cluster: CLUSTER,
-        members: (1..=members).map(member).collect(),
-        next_server_id: members + 1,
-        ..Configuration::default()
-    }
-}
-
-fn hello(server: u64) -> Hello {
-    Hello {
-        role: Role::Peer,
-        server: Some(ServerId(server)),
-        incarnation: incarnation(server),
-        ..Hello::of_client(Some(CLUSTER), BootNonce(server * 10))
-    }
 }
 
 /// Remembers every command. `watch` makes the session a watcher, `tell` tells all of them atomically.
