@@ -83,7 +83,11 @@ async fn a_client_outlives_every_server_that_it_knew() {
         let builder = Replica::builder(address.as_str()).segment_bytes(1 << 20);
         let builder = builder.data_dir(folder.path().join(number.to_string()));
         let replica = builder.join(old.clone()).await.expect("it starts");
-        until(&replica, "vote", |status| status.votes && !status.joint).await;
+        // One change at a time: the next is refused until this one is committed.
+        until(&replica, "vote", |status| {
+            status.votes && !status.joint && status.committed_configuration == status.configuration_index
+        })
+        .await;
         later.push(replica);
     }
     let expected = later[2].status().configuration_index;

@@ -1,13 +1,16 @@
-//! `cargo xtask bench`: measurements with real server processes of the release build on this machine.
+//! `cargo xtask bench`: measurements of the release build on this machine, most of them with real server processes.
 
 mod catch_up;
 mod failover;
 mod load;
 mod lock;
+mod log;
 mod machine;
 mod members;
+mod memory;
 mod paced;
 mod proxy;
+mod recovery;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -18,11 +21,14 @@ use atomix_cli::exit::Failure;
 
 use crate::metadata::{Metadata, cargo};
 
-const BENCHES: [&str; 5] = ["failover", "write", "lock", "members", "catch-up"];
+const BENCHES: [&str; 8] = ["failover", "write", "lock", "members", "catch-up", "log", "recovery", "memory"];
 
 /// Runs the task.
 pub(crate) fn run(args: &[String]) -> ExitCode {
     let bench = match args {
+        [child, data] if child == recovery::CHILD => {
+            return ended(child, recovery::child(data.as_ref()).map(|()| true));
+        }
         [bench] if BENCHES.contains(&bench.as_str()) => bench.as_str(),
         _ => return crate::usage(&format!("bench takes one of {}", BENCHES.join(", "))),
     };
@@ -30,10 +36,15 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     if cfg!(debug_assertions) {
         return in_release(bench);
     }
-    let result = server_executable().and_then(|executable| {
-        let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
-        runtime.block_on(measure(bench, &executable))
-    });
+    let result = match bench {
+        "log" => log::run(),
+        "recovery" => recovery::run(),
+        _ => with_servers(bench),
+    };
+    ended(bench, result)
+}
+
+fn ended(bench: &str, result: Result<bool, String>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -44,14 +55,22 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     }
 }
 
+fn with_servers(bench: &str) -> Result<bool, String> {
+    let executable = server_executable()?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+    runtime.block_on(measure(bench, &executable))
+}
+
 async fn measure(bench: &str, executable: &Path) -> Result<bool, String> {
-    let mut cluster = Cluster::start(executable, 3, &[]).map_err(|error| error.to_string())?;
+    let servers = if bench == "memory" { 1 } else { 3 };
+    let mut cluster = Cluster::start(executable, servers, &[]).map_err(|error| error.to_string())?;
     let measured = tokio::select! {
         measured = async {
             match bench {
                 "failover" => failover::run(&mut cluster).await,
                 "lock" => lock::run(&cluster).await,
                 "members" => members::run(&mut cluster, executable).await,
+                "memory" => memory::run(&cluster).await,
                 "catch-up" => catch_up::run(&mut cluster, executable).await,
                 _ => write::run(&cluster).await,
             }

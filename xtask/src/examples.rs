@@ -12,6 +12,8 @@ use crate::metadata::{Metadata, cargo};
 const WAIT: Duration = Duration::from_secs(30);
 /// The one that builds no server.
 const LOCK_CLIENT: &str = "example-lock-client";
+/// The one whose servers have another storage.
+const OWN_STORAGE: &str = "example-own-storage";
 
 /// Runs the task.
 pub(crate) fn run(args: &[String]) -> ExitCode {
@@ -31,6 +33,19 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
 
 fn run_all() -> Result<(), String> {
     cargo_does(&["run", "--quiet", "--locked", "--package", "example-embedded"])?;
+    cargo_does(&["run", "--quiet", "--locked", "--package", OWN_STORAGE])?;
+    // The same demo, by servers that keep everything in redb: whatever is killed, what was acknowledged is found.
+    cargo_does(&[
+        "run",
+        "--quiet",
+        "--locked",
+        "--package",
+        OWN_STORAGE,
+        "--bin",
+        "atomix-redb",
+        "--",
+        "demo",
+    ])?;
     cargo_does(&["build", "--quiet", "--locked", "--package", "atomix-cli", "--package", LOCK_CLIENT])?;
     let target = Metadata::load()?.target_directory.join("debug");
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;

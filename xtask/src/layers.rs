@@ -134,7 +134,12 @@ pub(crate) const TABLE: &[Row] = &[
         purity: Decider,
     },
     driver("atomix-storage-file", &["atomix-protocol", "atomix-storage"]),
-    driver("atomix-storage-redb", &["atomix-protocol", "atomix-storage"]),
+    Row {
+        package: "atomix-storage-redb",
+        may_use: Ours::Only(&["atomix-protocol", "atomix-storage"]),
+        outside: Outside::Driver(&["bytes", "crc32c", "parking_lot", "redb", "rustix", "serde"]),
+        purity: Purity::Driver,
+    },
     driver("atomix-client", &["atomix-protocol", "atomix-session", "atomix-transport"]),
     Row {
         package: "atomix-resource",
@@ -161,13 +166,31 @@ pub(crate) const TABLE: &[Row] = &[
     family("atomix-messaging", &["atomix-resource", "atomix-transport"]),
     Row {
         package: "atomix",
-        may_use: Ours::AllBut(&["atomix-cli", "atomix-testkit", "atomix-tests", "xtask"]),
+        may_use: Ours::AllBut(&[
+            "atomix-cli",
+            "atomix-storage-redb",
+            "atomix-testkit",
+            "atomix-tests",
+            "xtask",
+        ]),
         outside: DRIVER,
         purity: Purity::Driver,
     },
     tool("atomix-cli", Ours::Only(&["atomix"])),
     tool("atomix-testkit", Ours::AllBut(&["atomix", "atomix-cli", "atomix-tests", "xtask"])),
-    tool("xtask", Ours::Only(&["atomix", "atomix-cli", "atomix-protocol", "atomix-testkit"])),
+    tool(
+        "xtask",
+        Ours::Only(&[
+            "atomix",
+            "atomix-cli",
+            "atomix-protocol",
+            "atomix-server",
+            "atomix-storage",
+            "atomix-storage-file",
+            "atomix-testkit",
+            "atomix-transport",
+        ]),
+    ),
     tool("atomix-tests", Ours::AllBut(&[])),
     tool("example-embedded", Ours::Only(&["atomix"])),
     tool(
@@ -175,6 +198,7 @@ pub(crate) const TABLE: &[Row] = &[
         Ours::Only(&["atomix-client", "atomix-coordination", "atomix-transport-tcp"]),
     ),
     tool("example-lock-test", Ours::Only(&["atomix-coordination"])),
+    tool("example-own-storage", Ours::Only(&["atomix", "atomix-cli", "atomix-storage-redb"])),
 ];
 
 const fn driver(package: &'static str, may_use: &'static [&'static str]) -> Row {

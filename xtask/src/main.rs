@@ -3,7 +3,9 @@
 mod bench;
 mod ci;
 mod examples;
+mod faults;
 mod fix;
+mod flips;
 mod layers;
 mod licences;
 mod metadata;
@@ -26,9 +28,14 @@ The project's own tasks.
   cargo xtask sim --seeds A..B        simulated clusters, one per seed; --seed N --trace for one
   cargo xtask mutants                 deliberate bugs, each to be caught by its checker
   cargo xtask bad-input               bad input against the real binary, as a table with exit codes and messages
+  cargo xtask powercut [--cuts N]     a file system that loses its power under real servers: needs root, a loop device, ext4
+  cargo xtask killpoints [--points N] servers killed at a system call, anywhere: needs strace; --eio: writes and syncs that fail
+  cargo xtask flips [--offsets N]     flipped bits in the files of real servers: detected, never served, repaired
+  cargo xtask full-disk [--rounds N]  disks without room, and with room again: needs root, a loop device, ext4
   cargo xtask examples [--build-time] runs the example crates; --build-time builds the smallest from nothing
-  cargo xtask bench failover|lock|write|members|catch-up
+  cargo xtask bench failover|lock|write|members|catch-up|memory
                                       measurements with real processes (release build)
+  cargo xtask bench log|recovery      the log alone, beside a raw loop of writes and beside cat (release build)
   cargo xtask help                    this text";
 
 fn main() -> ExitCode {
@@ -43,6 +50,10 @@ fn main() -> ExitCode {
         "spec" => spec::run(rest),
         "mutants" => mutants::run(rest),
         "bad-input" => bad_input(),
+        "powercut" => faults::powercut(rest),
+        "killpoints" => faults::killpoints(rest),
+        "flips" => flips::run(rest),
+        "full-disk" => faults::full_disk(rest),
         "examples" => examples::run(rest),
         "bench" => bench::run(rest),
         "help" | "--help" | "-h" => {

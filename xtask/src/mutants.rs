@@ -142,6 +142,13 @@ mod inner {
         let (seeds, checkers): (Option<Profile>, &[&str]) = match mutant {
             Mutant::B01 => (Some(Core), &["I3", "I4"]),
             Mutant::B02 => (Some(Core), &["I6", "I15"]),
+            Mutant::B03 => (Some(Core), &["I1", "I6", "I15"]),
+            Mutant::B06 | Mutant::B07 | Mutant::B10 => (Some(Core), &["I15"]),
+            Mutant::B08 => (Some(Core), &["I15", "I16"]),
+            Mutant::B09 => (Some(Core), &["I16"]),
+            Mutant::B11 => (Some(Core), &["I1", "I2"]),
+            Mutant::C07 => (Some(Core), &["I3", "I4", "I22"]),
+            Mutant::C12 => (Some(Core), &["L5"]),
             Mutant::B04 | Mutant::B05 | Mutant::B15 | Mutant::B17 => (Some(Core), &["I4"]),
             Mutant::B12 => (Some(Core), &["L1", "L7"]),
             Mutant::B14 => (Some(Core), &["I3", "L1"]),
@@ -173,6 +180,7 @@ mod inner {
         };
         let directed: Option<Scenario> = match mutant {
             Mutant::B01 => Some(directed::figure_8),
+            Mutant::B11 => Some(directed::damage::a_term_ends_with_its_leader),
             Mutant::B13 => Some(directed::pre_vote_keeps_the_vote),
             Mutant::B16 => Some(directed::commit_bound),
             Mutant::B35 => Some(directed::chunk_behind_a_stale_one),
@@ -192,6 +200,7 @@ mod inner {
             Mutant::C02 => Some(server::keep_alive_before_the_own_no_op),
             Mutant::C04 => Some(client::slow_handler),
             Mutant::C05 => Some(server::retry_of_an_atomic_write),
+            Mutant::C07 => Some(directed::damage::a_vote_that_was_lost_with_the_log),
             Mutant::C09 => Some(leadership::a_closed_link_lifts_no_promise),
             Mutant::C11 => Some(resources::deleted_and_created_again),
             _ => None,

@@ -48,7 +48,11 @@ pub enum Error {
         /// What was seen last.
         reason: String,
     },
-    /// The server in this process has stopped serving: its disk failed, or an invariant did not hold. The process has to decide.
+    /// The disk of the server in this process failed. It serves no more, and says so to whoever asks for its status until the process
+    /// ends; the cluster goes on without it. Only a new start helps, once the disk is mended.
+    #[error("the disk failed, and this server serves no more: {0}")]
+    DiskFailed(String),
+    /// The server in this process has stopped serving: an invariant did not hold, say. The process has to decide.
     #[error("the server has stopped: {0}")]
     Stopped(String),
     /// The session has ended.
@@ -127,6 +131,13 @@ impl Error {
             ServerError::MustStop(StopReason::ForeignCluster(reason)) => {
                 Error::opening(path, StorageError::Foreign(reason))
             }
+            ServerError::MustStop(StopReason::Damaged(reason)) => {
+                Error::opening(path, StorageError::Corrupt(reason))
+            }
+            ServerError::Storage(error) => Error::DiskFailed(match path {
+                Some(path) => format!("data directory {}: {error}", path.display()),
+                None => error.to_string(),
+            }),
             error => Error::Stopped(error.to_string()),
         }
     }

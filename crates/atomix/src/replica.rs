@@ -62,7 +62,7 @@ impl Replica {
         }
     }
 
-    /// Resolves once a leader is known and the replica's own client has its session. Waits for as long as that takes.
+    /// Resolves once a leader is known, the disk has room, and the replica's own client has its session. Waits for as long as that takes.
     ///
     /// # Errors
     /// If the server stops before.
@@ -110,7 +110,8 @@ impl Replica {
         self.server.address()
     }
 
-    /// Resolves when the server stops by itself, with the reason: a failed disk, a duplicate identity, a panic.
+    /// Resolves when the server serves no more, by itself, with the reason: a failed disk, a duplicate identity, a panic. After the
+    /// failure of its disk it goes on saying so to whoever asks for its status, until it is shut down or dropped.
     pub async fn failed(&self) -> Error {
         Error::stopped(self.data_dir.as_deref(), self.server.failed().await)
     }

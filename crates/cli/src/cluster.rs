@@ -33,6 +33,8 @@ pub struct Cluster {
     executable: PathBuf,
     options: Vec<String>,
     root: PathBuf,
+    /// Where the data directories are made.
+    data: PathBuf,
     lease: PipeWriter,
     guard: Child,
     servers: Vec<Server>,
@@ -61,6 +63,18 @@ impl Cluster {
     /// # Errors
     /// If the system refuses a process, a directory or a port.
     pub fn start(executable: &Path, servers: usize, options: &[&str]) -> io::Result<Self> {
+        let mut cluster = Self::prepare(executable, servers, options)?;
+        for server in 0..cluster.servers.len() {
+            cluster.start_server(server)?;
+        }
+        Ok(cluster)
+    }
+
+    /// The same, but no server is started yet.
+    ///
+    /// # Errors
+    /// If the system refuses a process, a directory or a port.
+    pub fn prepare(executable: &Path, servers: usize, options: &[&str]) -> io::Result<Self> {
         let (reader, lease) = io::pipe()?;
         let (told, tell) = io::pipe()?;
         let guard = Command::new(executable)
@@ -73,17 +87,20 @@ impl Cluster {
         let mut root = String::new();
         BufReader::new(told).read_line(&mut root)?;
         // Whoever could not create it has said why.
-        let root = root.strip_suffix('\n').ok_or_else(|| io::Error::other("no place for the data"))?.into();
+        let root = root.strip_suffix('\n').ok_or_else(|| io::Error::other("no place for the data"))?;
+        let root = PathBuf::from(root);
         let addresses = free_addresses(servers)?;
         let entry = ["--bootstrap".to_owned(), addresses.join(",")].to_vec();
         let server = |address| Server { address, entry: entry.clone(), process: None };
         let servers = addresses.into_iter().map(server).collect();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut cluster = Cluster { executable: executable.into(), options, root, lease, guard, servers };
-        for server in 0..cluster.servers.len() {
-            cluster.start_server(server)?;
-        }
-        Ok(cluster)
+        let (executable, data) = (executable.into(), root.clone());
+        Ok(Cluster { executable, options, root, data, lease, guard, servers })
+    }
+
+    /// Has the data directories made below another folder, on a disk of its own say. They are left to whoever made that.
+    pub fn keep_data_in(&mut self, folder: &Path) {
+        self.data = folder.into();
     }
 
     /// Adds a server and starts it; tells which it is. It knows all that were there before.
@@ -115,7 +132,24 @@ impl Cluster {
     /// # Errors
     /// If the system refuses.
     pub fn start_server(&mut self, server: usize) -> io::Result<()> {
-        let process = Command::new(&self.executable)
+        self.start_server_under(server, &[])
+    }
+
+    /// The same by way of another program, which is called with these arguments and the server's own command line. Its process is
+    /// taken for the server's: it must become that.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn start_server_under(&mut self, server: usize, program: &[&str]) -> io::Result<()> {
+        let mut command = match program {
+            [] => Command::new(&self.executable),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(&self.executable);
+                command
+            }
+        };
+        let process = command
             .args(["serve", "--exit-with-stdin", "--listen", &self.servers[server].address])
             .args(&self.servers[server].entry)
             .arg("--data-dir")
@@ -147,7 +181,7 @@ impl Cluster {
     /// The data directory of a server.
     #[must_use]
     pub fn directory(&self, server: usize) -> PathBuf {
-        self.root.join(format!("server-{}", server + 1))
+        self.data.join(format!("server-{}", server + 1))
     }
 
     /// What a server wrote to standard error, over all its starts.
@@ -162,15 +196,20 @@ impl Cluster {
         self.servers[server].process.as_ref().and_then(Child::id)
     }
 
+    /// How a server that was started has ended by itself; `None` while it runs, and if it was ended.
+    pub fn has_ended(&mut self, server: usize) -> Option<String> {
+        let ended = self.servers[server].process.as_mut()?.try_wait();
+        ended.map_or_else(|error| Some(error.to_string()), |status| status.map(|status| status.to_string()))
+    }
+
     /// Ends a server by SIGKILL, and waits until it is gone.
     ///
     /// # Errors
     /// If the system refuses.
     pub async fn kill(&mut self, server: usize) -> io::Result<()> {
-        match self.servers[server].process.take() {
-            Some(mut process) => process.kill().await,
-            None => Ok(()),
-        }
+        let Some(mut process) = self.servers[server].process.take() else { return Ok(()) };
+        // One that has ended by itself can't be killed.
+        if process.try_wait()?.is_none() { process.kill().await } else { Ok(()) }
     }
 
     /// Sends a signal to a running server.

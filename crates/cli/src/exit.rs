@@ -22,7 +22,7 @@ pub enum Exit {
     OutcomeUnknown = 4,
     /// A lock was lost while it was held.
     LockLost = 5,
-    /// The data directory is foreign, unwritable, in use or corrupt.
+    /// The data directory is foreign, unwritable, in use or corrupt, or its disk failed.
     DataDirectory = 6,
     /// Another live process uses this server's identity.
     DuplicateIdentity = 7,
@@ -93,6 +93,7 @@ impl From<Error> for Failure {
             Error::Unreachable { .. } => {
                 (Exit::Unreachable, "is a majority of the servers running? check --cluster")
             }
+            Error::DiskFailed(_) => (Exit::DataDirectory, "mend the disk, then start it again"),
             Error::Stopped(_) => (Exit::DataDirectory, "mend the cause, then start it again"),
             Error::Storage(_) => (Exit::DataDirectory, "mend the cause, then start it again"),
             Error::SessionEnded => (Exit::OutcomeUnknown, UNKNOWN),
@@ -136,6 +137,10 @@ fn resource(error: &ResourceError) -> (Exit, &'static str) {
         ResourceError::NotDone(NotDone::TooLarge) => {
             (Exit::Refused, "a key and its value may have 1 MiB together: store less in one")
         }
+        ResourceError::NotDone(NotDone::Full) => (
+            Exit::Refused,
+            "nothing was changed; make room on the servers' disks, and they take commands again by themselves",
+        ),
         ResourceError::InUse(_) => (Exit::Refused, "--force revokes what it has granted first"),
         ResourceError::NotDone(_) => (Exit::Refused, "try again"),
         _ => (Exit::Refused, "nothing was changed"),
@@ -170,6 +175,7 @@ mod tests {
         check(directory(DirectoryProblem::InUse), Exit::DataDirectory);
         check(directory(DirectoryProblem::Foreign), Exit::DataDirectory);
         check(Error::DuplicateIdentity("d".into()), Exit::DuplicateIdentity);
+        check(Error::DiskFailed("d".into()), Exit::DataDirectory);
         check(Error::Unreachable { tried: vec!["a:1".into()], reason: "r".into() }, Exit::Unreachable);
         check(Error::SessionEnded, Exit::OutcomeUnknown);
         check(ResourceError::Unknown("r".into()).into(), Exit::OutcomeUnknown);

@@ -1,9 +1,10 @@
 //! `atomix serve`: one server, until somebody ends it or it can't go on.
 
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
-use atomix::{Error, MemberKind, Replica};
+use atomix::{Error, MemberKind, Replica, ReplicaBuilder};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Serve, Wanted};
@@ -18,8 +19,16 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 /// # Errors
 /// If the server can't start, or stopped by itself.
 pub async fn run(args: Serve) -> Result<(), Failure> {
+    let builder = Replica::builder(args.listen.as_str()).data_dir(&args.data_dir);
+    run_over(args, builder).await
+}
+
+/// Runs the command over a replica that has its address and its storage already.
+///
+/// # Errors
+/// If the server can't start, or stopped by itself.
+pub async fn run_over(args: Serve, mut builder: ReplicaBuilder) -> Result<(), Failure> {
     log();
-    let mut builder = Replica::builder(args.listen.as_str()).data_dir(&args.data_dir);
     if let Some(heartbeat) = args.heartbeat {
         builder = builder.heartbeat(heartbeat);
     }
@@ -31,6 +40,9 @@ pub async fn run(args: Serve) -> Result<(), Failure> {
     }
     if let Some(bytes) = args.snapshot_log_bytes {
         builder = builder.snapshot_log_bytes(bytes);
+    }
+    if let Some(bytes) = args.segment_bytes {
+        builder = builder.segment_bytes(bytes);
     }
     if let Some(wanted) = args.wanted {
         builder = builder.member_kind(match wanted {
@@ -48,18 +60,32 @@ pub async fn run(args: Serve) -> Result<(), Failure> {
         builder.join(args.join.iter().map(String::as_str)).await?
     };
     tracing::info!(listen = %replica.address(), data = %args.data_dir.display(), "serving");
-    tokio::select! {
-        error = replica.failed() => return Err(stopped(error)),
-        signal = signals::interrupted() => signal.map_err(|error| no_signals(&error))?,
-        () = signals::parent_ended(args.exit_with_stdin) => {}
+    let mut to_end = pin!(told_to_end(args.exit_with_stdin));
+    let failed = tokio::select! {
+        error = replica.failed() => Some(error),
+        told = &mut to_end => told.map(|()| None)?,
+    };
+    match &failed {
+        // The server has said it, and goes on saying so in its status.
+        Some(Error::DiskFailed(_)) => to_end.await?,
+        Some(error) => return Err(stopped(error.clone())),
+        None => {}
     }
     tracing::info!("stopping");
     match tokio::time::timeout(SHUTDOWN, replica.shutdown()).await {
-        Ok(result) => result.map_err(stopped),
+        Ok(result) => result.map_err(Failure::from),
         Err(_) => {
             tracing::warn!("the server did not stop in {} s: it ends as if killed", SHUTDOWN.as_secs());
-            Ok(())
+            failed.map_or(Ok(()), |error| Err(error.into()))
         }
+    }
+}
+
+/// Resolves when somebody wants this process to end.
+async fn told_to_end(with_stdin: bool) -> Result<(), Failure> {
+    tokio::select! {
+        signal = signals::interrupted() => signal.map_err(|error| no_signals(&error)),
+        () = signals::parent_ended(with_stdin) => Ok(()),
     }
 }
 

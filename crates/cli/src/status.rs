@@ -123,6 +123,10 @@ fn as_json(answer: &Answer) -> Value {
             "cluster": status.cluster.map(|cluster| cluster.to_string()),
             "role": status.role,
             "votes": status.votes,
+            "ready": status.is_ready(),
+            "full": status.full,
+            "abstains_until": status.abstains_until.map(|index| index.0),
+            "damage": status.damage,
             "notice": status.notice,
             "leader": status.leader.map(|id| id.0),
             "term": status.term.0,
@@ -218,6 +222,9 @@ fn as_text(answers: &[Answer]) -> String {
         ]);
         if !status.notice.is_empty() {
             notes.push_str(&format!("{address}: {}\n", status.notice));
+        }
+        for damage in &status.damage {
+            notes.push_str(&format!("{address}: {damage}\n"));
         }
     }
     let cluster = answers.iter().filter_map(|a| a.status.as_ref().ok()).find_map(|status| status.cluster);

@@ -3,6 +3,7 @@
 mod cluster;
 mod command_line;
 mod demo;
+mod directory;
 mod lock;
 mod management;
 mod members;

@@ -75,6 +75,7 @@ impl Inner {
             Output::State(state) => {
                 shared.states.send_replace(state);
             }
+            Output::Refused(why) => self.trouble = why,
             link_output => return Some(link_output),
         }
         None

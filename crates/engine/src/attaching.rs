@@ -25,7 +25,12 @@ impl Engine {
             self.finish_opening(now, id, open.attempt, session, open.key);
             return;
         }
-        let waits = self.clients.opening.insert((open.client, open.attempt), (id, open.key));
+        let attempt = (open.client, open.attempt);
+        if self.refuses_for_room() && !self.clients.opening.contains_key(&attempt) {
+            self.marks.full_refused += 1;
+            return self.turn_away(now, id, "the disks of the servers are full");
+        }
+        let waits = self.clients.opening.insert(attempt, (id, open.key));
         if waits.is_some() {
             return;
         }
@@ -115,6 +120,10 @@ impl Engine {
     /// Any server serves reads of a session that it knows. A session is named by the index that opened it: once that is applied,
     /// the table's word is final.
     pub(crate) fn attach_to_read(&mut self, now: LocalTime, id: LinkId, attach: Attach) {
+        if self.failed().is_some() {
+            let response = self.not_leader();
+            return self.respond(id, response);
+        }
         let session = attach.session;
         if self.table.applied().0.0 < session.0 {
             if self.links.link(id).is_some_and(|link| !link.has_deadline()) {

@@ -11,6 +11,7 @@ use atomix_protocol::{
     ServerId, WriteBatch, limits,
 };
 
+use crate::disk::Failed;
 use crate::engine::{Engine, Recovered};
 use crate::links::Stage;
 use crate::{Notice, Output};
@@ -37,6 +38,8 @@ pub(crate) enum Standing {
     },
     /// It has a configuration, and no vote.
     Outsider(Outsider),
+    /// Its disk has failed (D5).
+    Failed(Failed),
 }
 
 /// A configuration on its way to the disk.
@@ -90,8 +93,8 @@ impl Engine {
             }
             (_, None) => self.look_around(now),
             (identity, Some(configuration)) => {
-                let outsider = match (self.own_record(&configuration), recovered.abstention) {
-                    (Some(_), None) if identity.is_some() => {
+                let outsider = match self.own_record(&configuration) {
+                    Some(_) if identity.is_some() => {
                         self.marks.recovered_index = recovered.entries.last().map_or_else(
                             || snapshot.map_or_else(Default::default, |meta| meta.last.index),
                             |entry| entry.id.index,
@@ -101,16 +104,11 @@ impl Engine {
                         let interrupted = self.was_interrupted(&recovered);
                         self.become_member(now, configuration, recovered);
                         self.resume_wish(now, interrupted);
+                        self.judge_damage();
                         return;
                     }
-                    (Some(_), Some(index)) => {
-                        let notice = format!(
-                            "part of the log is damaged: no vote until index {index} is repaired (D4)"
-                        );
-                        Outsider { configuration, notice, removed: false }
-                    }
                     // A directory holds no later configuration than the one that removed it.
-                    (None, _) if configuration.index > Index::ZERO => Outsider::removed(configuration),
+                    None if configuration.index > Index::ZERO => Outsider::removed(configuration),
                     _ => {
                         let notice =
                             "this data directory is not a member of its configuration: no vote (I1)".into();
@@ -129,9 +127,10 @@ impl Engine {
 
     /// A write is durable.
     pub(crate) fn on_written(&mut self, now: LocalTime, token: u64) {
-        if self.raft.is_some() {
+        if let Some(raft) = &self.raft {
+            let before = raft.abstains_until();
             self.consensus(now, atomix_raft::Input::Written { token });
-            return;
+            return self.note_repair(before);
         }
         match core::mem::replace(&mut self.standing, Standing::Empty { outside_of: None }) {
             Standing::Fresh => self.look_around(now),
@@ -414,9 +413,11 @@ impl Engine {
             configuration,
             snapshot: recovered.snapshot.map(|(meta, _)| meta),
             entries: recovered.entries,
+            abstention: recovered.abstention,
         };
         let config = self.options.raft.clone();
         self.raft = Some(atomix_raft::Raft::new(config, server, recovered, self.options.seed, now));
+        self.consensus(now, atomix_raft::Input::Room(!self.full));
         self.compare_list();
         self.aim(now);
     }

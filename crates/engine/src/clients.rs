@@ -126,13 +126,19 @@ impl Engine {
 
     /// Where clients reach the leader, if this server knows one that leads for sure or is thought to.
     pub(crate) fn leader_address(&self) -> Option<Address> {
+        if let Some(failed) = self.failed() {
+            return failed.leader.clone();
+        }
         let raft = self.raft.as_ref()?;
         let leader = raft.leader().filter(|leader| *leader != raft.server() || self.is_established())?;
         raft.configuration().member(leader).map(|member| member.client_address.clone())
     }
 
     pub(crate) fn not_leader(&self) -> ClientResponse {
-        let term = self.raft.as_ref().map_or(Term::ZERO, atomix_raft::Raft::term);
+        let term = match (&self.raft, self.failed()) {
+            (Some(raft), _) => raft.term(),
+            (None, failed) => failed.map_or(Term::ZERO, |failed| failed.status.term),
+        };
         ClientResponse::NotLeader { leader: self.leader_address(), term }
     }
 
@@ -233,6 +239,9 @@ impl Engine {
             Some(NotLogged::TooLarge)
         } else if let Some(reason) = body.and_then(|body| self.lacks_level(body)) {
             Some(reason)
+        } else if body.is_some() && self.refuses_for_room() {
+            self.marks.full_refused += 1;
+            Some(NotLogged::Full)
         } else if room {
             match self.propose_payload(now, payload, None) {
                 Ok(()) => None,

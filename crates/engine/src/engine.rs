@@ -43,6 +43,8 @@ pub struct Recovered {
     pub snapshot: Option<(SnapshotMeta, Bytes)>,
     /// The entries after it.
     pub entries: Vec<Entry>,
+    /// What was found damaged, in plain words; empty if all was well.
+    pub damage: Vec<String>,
 }
 
 /// One server.
@@ -52,7 +54,7 @@ pub struct Engine {
     pub(crate) identity: Identity,
     pub(crate) standing: Standing,
     /// Invariant: stands iff this server's incarnation is in its durable configuration, or was when this process began or
-    /// later, and it does not abstain (I1, D4).
+    /// later (I1), and its disk has not failed (D5).
     pub(crate) raft: Option<atomix_raft::Raft>,
     pub(crate) table: Table,
     pub(crate) machine: Box<dyn StateMachine>,
@@ -66,6 +68,10 @@ pub struct Engine {
     pub(crate) deliveries: Deliveries,
     pub(crate) events: Events,
     pub(crate) levels: Levels,
+    /// What was found damaged when it came up (D4).
+    pub(crate) damage: Vec<String>,
+    /// Its disk has no room but for what it keeps in reserve (D5).
+    pub(crate) full: bool,
     /// What this leader keeps for its term only. Invariant: `None` unless the last role that consensus reported is leader.
     pub(crate) leading: Option<Leading>,
     pub(crate) counters: Counters,
@@ -73,7 +79,7 @@ pub struct Engine {
     pub(crate) random: Xoshiro256PlusPlus,
     /// The latest `now` seen. Invariant: never runs back, whatever the driver passes.
     pub(crate) now: LocalTime,
-    outputs: Vec<Output>,
+    pub(crate) outputs: Vec<Output>,
     stopped: bool,
 }
 
@@ -98,6 +104,8 @@ impl Engine {
             table: Table::new(limits),
             levels: Levels::new(machine.kinds()),
             machine,
+            damage: recovered.damage.clone(),
+            full: false,
             links: Links::default(),
             peers: Peers::default(),
             members: Members::default(),
@@ -159,6 +167,8 @@ impl Engine {
             Input::Restored(last, restored) => self.on_restored(now, last, restored),
             Input::TooLate(read) => self.read_again(now, read),
             Input::HandOver => self.on_hand_over(now),
+            Input::DiskFailed(why) => self.on_disk_failed(now, &why),
+            Input::Room(room) => self.on_room(now, room),
         }
     }
 
@@ -295,7 +305,8 @@ impl Engine {
     }
 
     pub(crate) fn push(&mut self, output: Output) {
-        if !self.stopped {
+        let asks_in_vain = self.failed().is_some() && output.is_for_disk();
+        if !self.stopped && !asks_in_vain {
             self.outputs.push(output);
         }
     }
@@ -320,6 +331,7 @@ impl Engine {
         match (&self.raft, &self.standing) {
             (Some(raft), _) => Some(raft.configuration()),
             (None, Standing::Outsider(outsider)) => Some(&outsider.configuration),
+            (None, Standing::Failed(failed)) => failed.configuration.as_ref(),
             (None, _) => None,
         }
     }

@@ -76,6 +76,9 @@ impl Engine {
                     self.met_foreign(&address);
                 }
             }
+            Ok(Kin::Forming | Kin::Member(_)) if self.failed().is_some() => {
+                self.refuse(now, id, RefusalReason::Busy, "the disk of this server has failed");
+            }
             Ok(Kin::Client) if self.links.is_crowded() => {
                 self.refuse(now, id, RefusalReason::Busy, "too many clients");
             }

@@ -62,4 +62,9 @@ pub enum Input {
     /// The server is to be shut down: it lets another lead first, if it leads. Then, or if
     /// [`Engine::is_handing_over`](crate::Engine::is_handing_over) says no at once, it may be.
     HandOver,
+    /// A write, a sync or a read failed for good (D5), and this is what. Nothing may be asked of the disk any more: nothing is. The
+    /// process stays up, to say so.
+    DiskFailed(String),
+    /// Whether the disk has room for more than what it keeps in reserve (D5). It is taken to have until this says no.
+    Room(bool),
 }

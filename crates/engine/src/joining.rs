@@ -39,8 +39,8 @@ impl Engine {
     }
 
     /// Whether a directory in use shows that its server never was what it was started to be: it was interrupted on the way, and goes
-    /// on. One that was, and is no more, has the place that an operator gave it. What a snapshot replaced may have been
-    /// either: then nobody asks.
+    /// on. One that was, and is no more, has the place that an operator gave it. What a snapshot replaced, or damage took, may have
+    /// been either: then nobody asks.
     pub(crate) fn was_interrupted(&self, recovered: &Recovered) -> bool {
         let below = |configuration: &Configuration| {
             self.own_record(configuration).is_none_or(|record| self.wants_more_than(record.kind))
@@ -49,6 +49,8 @@ impl Engine {
         let entries = recovered.entries.iter().filter(|entry| entry.kind == EntryKind::Configuration);
         let mut logged = entries.filter_map(|entry| codec::from_bytes::<Configuration>(&entry.payload).ok());
         self.joins()
+            && recovered.abstention.is_none()
+            && recovered.damage.is_empty()
             && forgotten.is_none_or(|configuration| self.own_record(configuration).is_none())
             && recovered.configuration.as_ref().is_some_and(below)
             && logged.all(|configuration| below(&configuration))

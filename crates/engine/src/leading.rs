@@ -45,12 +45,7 @@ impl Engine {
         if goes_on {
             return;
         }
-        if self.leading.take().is_some() {
-            self.liveness.deposed();
-            let held = self.events.holds_replies();
-            self.forget_events();
-            self.marks.deposed_in_flight += u64::from(self.detach_all() || held);
-        }
+        self.leave_office();
         if role != Role::Leader {
             return;
         }
@@ -70,6 +65,16 @@ impl Engine {
         }
         if Mutant::B26.active() {
             self.table.drop_replies();
+        }
+    }
+
+    /// This server leads no more, if it did: it forgets what only a leader keeps, and sends those away who wait for it.
+    pub(crate) fn leave_office(&mut self) {
+        if self.leading.take().is_some() {
+            self.liveness.deposed();
+            let held = self.events.holds_replies();
+            self.forget_events();
+            self.marks.deposed_in_flight += u64::from(self.detach_all() || held);
         }
     }
 

@@ -21,6 +21,7 @@
 //! | `apply` | from committed entries to what clients are told |
 //! | `leading` | liveness of sessions and time entries (S6–S9, T2) |
 //! | `snapshots` | own snapshots and received ones (R6) |
+//! | `disk` | damaged, full, failed (D4, D5) |
 //! | `restore` | a received snapshot becomes a state of its own, beside the loop (R6) |
 //! | `status` | what this server says of itself |
 //! | `input`, `output`, `options` | all that the world can tell it, all that it can ask for, and its settings |
@@ -35,6 +36,7 @@ mod apply;
 mod attaching;
 mod bootstrap;
 mod clients;
+mod disk;
 mod engine;
 mod events;
 mod handshake;

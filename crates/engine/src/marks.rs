@@ -67,6 +67,8 @@ pub struct Marks {
     pub reads_by_lease: u64,
     /// Those whose answer came too late for it, or that waited too long: they were confirmed by a round after all.
     pub reads_too_late: u64,
+    /// Commands and openings refused because the disk was full (D5).
+    pub full_refused: u64,
     /// The last entry that was in the log, or in the snapshot, when this server came up.
     pub(crate) recovered_index: Index,
     /// The last entry in the snapshot that the state was last restored from.

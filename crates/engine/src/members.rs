@@ -292,8 +292,24 @@ impl Engine {
         }
     }
 
-    /// This server has left: it serves nobody any more, and says so.
-    fn part(&mut self, now: LocalTime) {
+    /// This server takes part in nothing any more: operators need not wait for it, nor it for anybody.
+    pub(crate) fn dismiss_operators(&mut self) {
+        let leader = self.leader_address();
+        let Members { changes, transfers, .. } = &mut self.members;
+        let (changes, transfers) = (core::mem::take(changes), core::mem::take(transfers));
+        for waiting in changes {
+            self.managed(waiting.link, waiting.ticket, ManageOutcome::Unknown);
+        }
+        for waiting in transfers {
+            let refused = TransferRefused::NotLeader { leader: leader.clone() };
+            self.managed(waiting.link, waiting.ticket, ManageOutcome::TransferRefused(refused));
+        }
+        self.members.departed.clear();
+        (self.members.next_wish, self.members.hand_over, self.members.leaving) = (None, None, false);
+    }
+
+    /// This server takes part no more: it serves nobody, and says so.
+    pub(crate) fn part(&mut self, now: LocalTime) {
         let response = self.not_leader();
         let links: Vec<(LinkId, bool)> = self
             .links
@@ -347,7 +363,11 @@ impl Engine {
     /// Aims at the servers of the list, of the configurations in use and committed, and at those who have just left.
     pub(crate) fn aim(&mut self, now: LocalTime) {
         let mut wanted: BTreeMap<Address, bool> = BTreeMap::new();
-        let has_left = matches!(&self.standing, Standing::Outsider(outsider) if outsider.was_removed());
+        let has_left = match &self.standing {
+            Standing::Outsider(outsider) => outsider.was_removed(),
+            Standing::Failed(_) => true,
+            _ => false,
+        };
         if !has_left {
             let listed = self.options.bootstrap.iter().chain(&self.options.join).chain(&self.members.asked);
             wanted.extend(listed.map(|address| (address.clone(), false)));

@@ -156,6 +156,24 @@ pub enum Notice {
     SnapshotInstalled(Index),
     /// An own snapshot is published.
     SnapshotTaken(Index),
+    /// Something was found damaged on the disk when this server came up.
+    Damaged {
+        /// What, and where.
+        damage: Vec<String>,
+        /// It has no vote until its log is whole through here, if entries may be lost (D4).
+        abstains_until: Option<Index>,
+    },
+    /// What was damaged is whole again, through here at least: the server votes (D4).
+    Repaired(Index),
+    /// The disk has no room but for what it keeps in reserve, or has room again (D5).
+    Full(bool),
+    /// The disk has failed: this server takes part in nothing any more (D5).
+    Failed {
+        /// What failed.
+        why: String,
+        /// Who was told to lead instead, if this server led.
+        told: Option<ServerId>,
+    },
 }
 
 /// Why a server must stop.
@@ -171,6 +189,9 @@ pub enum StopReason {
     /// A snapshot can't be read.
     #[error("{0}")]
     Restore(String),
+    /// The log is damaged, and nobody else has what is lost: this server is the only voter (D4).
+    #[error("{0}")]
+    Damaged(String),
 }
 
 impl fmt::Debug for Output {

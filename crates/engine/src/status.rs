@@ -10,6 +10,9 @@ impl Engine {
     /// What this server says of itself.
     #[must_use]
     pub fn status(&self, now: LocalTime) -> Status {
+        if let Some(failed) = self.failed() {
+            return (*failed.status).clone();
+        }
         let configuration = self.configuration();
         let mut status = Status {
             server: self.server(),
@@ -29,10 +32,13 @@ impl Engine {
                 .committed
                 .as_ref()
                 .map_or_else(Default::default, |committed| committed.index),
+            damage: self.damage.clone(),
+            full: self.full,
             ..Status::default()
         };
         if let Some(raft) = &self.raft {
-            status.votes = votes(raft.configuration(), raft.server());
+            status.abstains_until = raft.abstains_until();
+            status.votes = votes(raft.configuration(), raft.server()) && status.abstains_until.is_none();
             status.leader = raft.leader();
             status.term = raft.term();
             status.last_index = raft.last().index;
@@ -90,7 +96,11 @@ impl Engine {
             (Standing::Fresh, _) => "no vote: the data directory is being set up".into(),
             (Standing::Taking(_), _) => "no vote yet: the first configuration is being written".into(),
             (Standing::Outsider(outsider), _) => outsider.notice.clone(),
-            (Standing::Member { .. }, _) => self.notice_of_member(),
+            (Standing::Failed(failed), _) => failed.status.notice.clone(),
+            (Standing::Member { .. }, _) => {
+                let notices = [self.notice_of_disk().unwrap_or_default(), self.notice_of_member()];
+                notices.into_iter().filter(|notice| !notice.is_empty()).collect::<Vec<_>>().join("; ")
+            }
         }
     }
 

@@ -298,6 +298,8 @@ pub enum NotLogged {
     Malformed,
     /// It would create a resource of a kind that has no level: not all servers are known to have it (M3). Later, perhaps.
     Level,
+    /// The leader's disk has no room but for what is kept in reserve, and no other server's that could lead (D5). Later, perhaps.
+    Full,
 }
 
 /// What travels with an answer.

@@ -89,11 +89,29 @@ pub enum Mutant {
     B37,
     /// A leader raises the levels of its own binary without asking the others.
     U01,
+    /// A vote is granted although it could not be made durable.
+    B03,
+    /// A directory is not synced after a segment was made or a snapshot was renamed.
+    B06,
+    /// The log goes on behind what a torn batch left, instead of in its place.
+    B07,
+    /// Damage in the middle of the log is taken for a torn end, and truncated.
+    B08,
+    /// A record's checksum does not cover where it belongs.
+    B09,
+    /// A sync that failed is tried again, and believed.
+    B10,
+    /// A leader whose disk failed goes on in its term, and gives an index of it to another entry.
+    B11,
+    /// A server forgets with a restart that it must abstain.
+    C07,
+    /// A suffix that was truncated is taken for damage.
+    C12,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Mutant; 41] = [
+    pub const ALL: [Mutant; 50] = [
         Mutant::B01,
         Mutant::B02,
         Mutant::B04,
@@ -135,6 +153,15 @@ impl Mutant {
         Mutant::B35,
         Mutant::B37,
         Mutant::U01,
+        Mutant::B03,
+        Mutant::B06,
+        Mutant::B07,
+        Mutant::B08,
+        Mutant::B09,
+        Mutant::B10,
+        Mutant::B11,
+        Mutant::C07,
+        Mutant::C12,
     ];
 
     /// Whether this bug is to be made now.

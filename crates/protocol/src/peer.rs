@@ -88,6 +88,8 @@ pub struct AppendEntries {
     pub prev: EntryId,
     /// The leader's commit index.
     pub leader_commit: Index,
+    /// The last entry of the leader's log: a follower that abstains must come at least so far, whatever it had before (D4).
+    pub last_index: Index,
     /// The leader's cluster time now (T1).
     pub time: ClusterTime,
     /// Milliseconds during which a follower that acknowledges this grants no vote (R3); zero unless lease reads are on.
@@ -104,9 +106,14 @@ pub struct AppendEntries {
 pub struct AppendEntriesReply {
     /// The answering server's current term.
     pub term: Term,
-    /// The greatest round of `term` that the answering server has received; unless it says otherwise, with the promise that was
-    /// asked for (R3).
+    /// The greatest round of `term` that the answering server has received; with [`AppendOutcome::Durable`], of those whose promise it
+    /// has made (R3).
     pub round: Round,
+    /// Whether the answering server's disk has room for more than it keeps in reserve (D5): a leader without room prefers to hand
+    /// over to a server with it.
+    pub room: bool,
+    /// Whether the answering server lacks entries that it acknowledged once: it has no vote, and leadership is not handed to it (D4).
+    pub abstains: bool,
     /// What became of the entries.
     pub outcome: AppendOutcome,
 }

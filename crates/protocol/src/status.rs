@@ -20,7 +20,7 @@ pub struct Status {
     pub cluster: Option<ClusterId>,
     /// Where it listens.
     pub address: Address,
-    /// `leader`, `follower`, `candidate`, `pre-candidate`, `forming`, `joiner` or `removed`.
+    /// `leader`, `follower`, `candidate`, `pre-candidate`, `forming`, `joiner`, `removed` or `failed`.
     pub role: String,
     /// Whether it has a vote.
     pub votes: bool,
@@ -56,6 +56,20 @@ pub struct Status {
     pub joint: bool,
     /// Index of the latest configuration known committed here.
     pub committed_configuration: Index,
+    /// Part of its log was damaged: it has no vote until its log is whole again through here (D4).
+    pub abstains_until: Option<Index>,
+    /// What was found damaged on its disk when it came up, and where, in plain words.
+    pub damage: Vec<String>,
+    /// Its disk is full but for what is kept in reserve: it takes no commands (D5).
+    pub full: bool,
+}
+
+impl Status {
+    /// Whether it is fit to serve: it knows a leader, and its disk has room (D5).
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.leader.is_some() && !self.full
+    }
 }
 
 /// Counters since a server process started. They only grow.

@@ -94,8 +94,16 @@ fn append_messages() -> Vec<(&'static str, PeerMessage)> {
         entry(302, EntryKind::Configuration, b"conf"),
         entry(303, EntryKind::Session, b"payload"),
     ];
-    let append =
-        AppendEntries { term, prev, leader_commit: Index(299), time, promise_ms: 250, round, entries };
+    let append = AppendEntries {
+        term,
+        prev,
+        leader_commit: Index(299),
+        last_index: Index(310),
+        time,
+        promise_ms: 250,
+        round,
+        entries,
+    };
     let outcomes = [
         ("append-entries reply, durable", AppendOutcome::Durable(Index(303))),
         ("append-entries reply, mismatch", AppendOutcome::Mismatch { prev, hint: id(2, 200) }),
@@ -103,7 +111,16 @@ fn append_messages() -> Vec<(&'static str, PeerMessage)> {
         ("append-entries reply, unpromised", AppendOutcome::Unpromised),
     ];
     let replies = outcomes.map(|(name, outcome)| {
-        (name, PeerMessage::AppendEntriesReply(AppendEntriesReply { term, round, outcome }))
+        (
+            name,
+            PeerMessage::AppendEntriesReply(AppendEntriesReply {
+                term,
+                round,
+                room: true,
+                abstains: false,
+                outcome,
+            }),
+        )
     });
     let mut messages = vec![("append-entries", PeerMessage::AppendEntries(append))];
     messages.extend(replies);
@@ -273,7 +290,8 @@ fn response_frames() -> Vec<(&'static str, Frame)> {
         ("status", ClientResponse::Status(Box::new(Status { role: "leader".into(), ..Status::default() }))),
         ("refused", ClientResponse::Refused { detail: "why".into() }),
     ];
-    for reason in [NotLogged::Busy, NotLogged::TooLarge, NotLogged::Forbidden, NotLogged::Malformed] {
+    use NotLogged::{Busy, Forbidden, Full, Level, Malformed, TooLarge};
+    for reason in [Busy, TooLarge, Forbidden, Malformed, Level, Full] {
         responses.push(("not logged", ClientResponse::NotLogged { sequence: Sequence(12), reason }));
     }
     for reason in

@@ -28,6 +28,8 @@ pub(crate) struct Durability {
     truncate: Option<EntryId>,
     /// Index of the configuration as last handed to storage.
     configuration: Index,
+    /// Storage has forgotten the abstention (D4), and nobody has taken note.
+    lifted: bool,
     in_flight: Option<InFlight>,
     token: u64,
     held: VecDeque<Held>,
@@ -38,6 +40,8 @@ struct InFlight {
     token: u64,
     hard_state: HardState,
     entries: u64,
+    /// It ends the abstention.
+    lifts: bool,
     since: LocalTime,
 }
 
@@ -58,6 +62,7 @@ impl Durability {
             written: last,
             truncate: None,
             configuration,
+            lifted: false,
             in_flight: None,
             token: 0,
             held: VecDeque::new(),
@@ -98,18 +103,24 @@ impl Durability {
     }
 
     /// The next write, if none is outstanding and there is something to write (D2). Term and vote go with the entries
-    /// of their term or before them. The configuration is the latest *committed* one: those after it are in the log.
+    /// of their term or before them. The configuration is the latest *committed* one: those after it are in the log. If it `lifts`
+    /// the abstention, all that this hangs on is durable already (D4).
     pub(crate) fn next_write(
         &mut self,
         now: LocalTime,
         hard_state: HardState,
         log: &Log,
         committed: &Configuration,
+        lifts: bool,
     ) -> Option<(u64, WriteBatch)> {
         if self.in_flight.is_some() {
             return None;
         }
-        let mut batch = WriteBatch { truncate_after: self.truncate.take(), ..WriteBatch::default() };
+        let mut batch = WriteBatch {
+            abstention: lifts.then_some(None),
+            truncate_after: self.truncate.take(),
+            ..WriteBatch::default()
+        };
         if hard_state != self.handed {
             batch.hard_state = Some(hard_state);
         }
@@ -125,7 +136,7 @@ impl Durability {
         self.written = log.last().index;
         self.token += 1;
         let entries = batch.entries.len() as u64;
-        self.in_flight = Some(InFlight { token: self.token, hard_state, entries, since: now });
+        self.in_flight = Some(InFlight { token: self.token, hard_state, entries, lifts, since: now });
         Some((self.token, batch))
     }
 
@@ -139,9 +150,15 @@ impl Durability {
         let in_flight = self.in_flight.filter(|in_flight| in_flight.token == token)?;
         self.in_flight = None;
         self.hard_state = in_flight.hard_state;
+        self.lifted |= in_flight.lifts;
         // What was cut while the write ran is no longer counted in `written`.
         self.index = self.written;
         Some(in_flight.entries)
+    }
+
+    /// Whether a write that ended the abstention has become durable since the last time.
+    pub(crate) fn take_lifted(&mut self) -> bool {
+        core::mem::take(&mut self.lifted)
     }
 
     /// Keeps a message back until term and vote are durable.
@@ -198,8 +215,13 @@ mod tests {
         /// Where the next write truncates, and what it appends (index, term).
         fn write(&mut self) -> Option<Written> {
             let configuration = Configuration::default();
-            let (_, batch) =
-                self.durability.next_write(LocalTime::ZERO, self.hard_state, &self.log, &configuration)?;
+            let (_, batch) = self.durability.next_write(
+                LocalTime::ZERO,
+                self.hard_state,
+                &self.log,
+                &configuration,
+                false,
+            )?;
             let entries = batch.entries.iter().map(|e| (e.id.index.0, e.id.term.0)).collect();
             Some((batch.truncate_after.map(|id| id.index.0), entries))
         }

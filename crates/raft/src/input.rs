@@ -70,6 +70,8 @@ pub enum Input {
         /// The snapshot.
         last: EntryId,
     },
+    /// Whether the disk has room for more than what it keeps in reserve (D5). It is taken to have until this says no.
+    Room(bool),
 }
 
 /// What became of a chunk that was to be written.

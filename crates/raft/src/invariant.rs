@@ -45,6 +45,7 @@ impl Raft {
             ("a leader's log only grows", !shrank),
             ("followers match no more than the leader has", self.matches_within(last.index)),
             ("one change at a time", self.changes_one_at_a_time()),
+            ("who abstains follows", !self.abstains() || self.role() == Role::Follower),
         ];
         if let Some((rule, _)) = rules.iter().find(|(_, holds)| !holds) {
             panic!(

@@ -15,11 +15,13 @@
 //! | `timer` | election, fast pre-vote (R4), heartbeat |
 //! | `log` | entries in memory, terms since the snapshot, configurations |
 //! | `durability` | what the disk has, and what waits for it (R2) |
+//! | `abstention` | no vote while a damaged log is repaired (D4) |
 //! | `propose` | appending to the leader's log, the memory bound (R5) |
 //! | `progress`, `pipeline`, `chunks` | what a leader knows of a follower, and what is on its way there: entries (§10.2.2), a snapshot |
 //! | `quorum` | majorities, plain and joint |
 //! | `membership` | changes of the configuration (§4, R7) |
 //! | `transfer` | handing leadership over (§3.10) |
+//! | `room` | whether the disks that must take commands have room (D5) |
 //! | `commit` | the commit rule (§3.6.2) and handing entries on |
 //! | `read_index` | linearizable reads and quorum rounds (§6.4) |
 //! | `lease` | linearizable reads without a round, and what followers promise (R3) |
@@ -36,6 +38,7 @@
 
 extern crate alloc;
 
+mod abstention;
 mod chunks;
 mod clock;
 mod commit;
@@ -55,6 +58,7 @@ mod quorum;
 mod raft;
 mod read_index;
 mod role;
+mod room;
 mod rpc;
 mod snapshot;
 mod timer;

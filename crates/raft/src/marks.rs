@@ -51,6 +51,14 @@ pub struct Marks {
     pub stalled_step_down: u64,
     /// A leader handed over to a server of greater priority.
     pub priority_hand_over: u64,
+    /// A leader handed over because its disk was full (D5).
+    pub full_hand_over: u64,
+    /// A vote or pre-vote was not given because part of the log is lost (D4).
+    pub vote_abstained: u64,
+    /// A damaged log was whole again (D4).
+    pub abstention_ended: u64,
+    /// A follower turned out to hold less than it had acknowledged (D4).
+    pub match_went_back: u64,
     /// A message that no correct server sends was ignored.
     pub hostile_refused: u64,
     /// A message of a server that was removed was ignored (I3).

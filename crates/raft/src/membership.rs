@@ -95,9 +95,12 @@ impl Raft {
     /// an election timeout ago. That is the last of the rounds of §4.2.1, and it took no longer than that.
     fn check_caught_up(&self, now: LocalTime, server: ServerId) -> Result<(), ChangeRefused> {
         let State::Leader(leader) = &self.state else { return Ok(()) };
-        let matched = leader.progress.get(&server).map_or(Index::ZERO, |progress| progress.match_index());
+        let progress = leader.progress.get(&server);
+        let matched = progress.map_or(Index::ZERO, |progress| progress.match_index());
+        // Who abstains would count among those that a majority is taken of, and not vote (D4).
+        let votes = progress.is_some_and(|progress| !progress.abstains);
         let earlier = leader.last_at();
-        if matched >= earlier && self.answers(now, server) {
+        if matched >= earlier && votes && self.answers(now, server) {
             return Ok(());
         }
         Err(ChangeRefused::NotCaughtUp { server, behind: self.log.last().index.since(matched) })

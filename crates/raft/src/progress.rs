@@ -28,7 +28,8 @@ pub(crate) enum Mode {
 /// One follower.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    /// The follower holds the leader's log durably through here. Invariant: never back, never above what was sent.
+    /// The follower said that it holds the leader's log durably through here. Invariant: never above what was sent; back only to zero,
+    /// if it says that its log is shorter: then it was damaged since (D4).
     match_index: Index,
     /// The next entry to send. Invariant: behind `match_index`.
     next_index: Index,
@@ -50,8 +51,14 @@ pub(crate) struct Progress {
     pub(crate) round: Round,
     /// The greatest round whose promise it has made (R3).
     pub(crate) promised: Round,
+    /// The greatest round with which it has acknowledged anything.
+    pub(crate) acknowledged: Round,
     /// Whether it has answered at all in this term.
     pub(crate) answered: bool,
+    /// Whether its disk has room (D5), as it said last.
+    pub(crate) room: bool,
+    /// Whether it abstains (D4), as it said last.
+    pub(crate) abstains: bool,
     /// Set if the configuration in use has no log for it.
     pub(crate) departure: Option<Departure>,
 }
@@ -72,7 +79,10 @@ impl Progress {
             contact: now,
             round: Round::ZERO,
             promised: Round::ZERO,
+            acknowledged: Round::ZERO,
             answered: false,
+            room: false,
+            abstains: false,
             departure: None,
         }
     }
@@ -141,13 +151,21 @@ impl Progress {
         self.durable(index);
     }
 
-    /// The follower has no entry `prev`; `hint` is the greatest of its entries that could match. Whether it was believed:
-    /// an answer to nothing that is outstanding is late.
-    pub(crate) fn mismatch(&mut self, prev: EntryId, hint: EntryId, log: &Log) -> bool {
+    /// The follower has no entry `prev`, having received `round`; `hint` is the greatest of its entries that could match. Whether it was
+    /// believed: an answer to nothing that is outstanding is late.
+    ///
+    /// If it has less than it acknowledged, and that in an earlier round, it has lost it since (D4). Then nothing is known of it any
+    /// more, and what is counted of it goes back to nothing.
+    pub(crate) fn mismatch(&mut self, prev: EntryId, hint: EntryId, round: Round, log: &Log) -> bool {
         let outstanding = self.heartbeat_prev == Some(prev.index) || self.in_flight.follows(prev.index);
-        let plausible = self.match_index < prev.index && hint.index < prev.index && log.contains(prev);
-        if !outstanding || !plausible || matches!(self.mode, Mode::Snapshot(_)) {
+        let plausible = hint.index < prev.index && log.contains(prev);
+        let less = prev.index <= self.match_index || hint.index < self.match_index;
+        let late = less && round <= self.acknowledged;
+        if !outstanding || !plausible || late || matches!(self.mode, Mode::Snapshot(_)) {
             return false;
+        }
+        if less {
+            self.match_index = Index::ZERO;
         }
         self.clear_pipeline();
         self.mode = Mode::Probe;
@@ -278,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn match_never_moves_back_nor_above_what_was_sent() {
+    fn an_acknowledgement_moves_match_neither_back_nor_above_what_was_sent() {
         let mut progress = replicating();
         assert!(!progress.durable(Index(9)));
         assert!(!progress.durable(Index(u64::MAX)));
@@ -296,19 +314,48 @@ mod tests {
         progress.sent(Index(7), 64);
         for (prev, hint, believed) in [
             (id(2, 7), id(1, 3), false),                   // nothing was sent behind 7
-            (id(1, 3), id(1, 2), false),                   // already matched
+            (id(1, 3), id(1, 2), false),                   // nothing was sent behind 3
             (id(1, 6), id(1, 4), false),                   // not our entry 6
             (id(2, 6), id(2, 6), false),                   // a hint not below prev
             (id(2, u64::MAX), id(2, u64::MAX - 1), false), // absurd
             (id(2, 6), id(2, 5), true),                    // entry 6 was lost
             (id(2, 6), id(2, 5), false),                   // once
         ] {
-            assert_eq!(progress.mismatch(prev, hint, &log), believed, "{prev:?} {hint:?}");
+            assert_eq!(progress.mismatch(prev, hint, Round(1), &log), believed, "{prev:?} {hint:?}");
         }
         assert_eq!((progress.next_index(), progress.in_flight()), (Index(6), 0));
         progress.heartbeat_prev();
-        assert!(progress.mismatch(id(2, 5), id(1, 3), &log), "a heartbeat's prev is outstanding too");
-        assert_eq!(progress.next_index(), Index(5), "never below what is matched");
+        assert!(
+            progress.mismatch(id(2, 5), id(2, 4), Round(1), &log),
+            "a heartbeat's prev is outstanding too"
+        );
+        assert_eq!((progress.next_index(), progress.match_index()), (Index(5), Index(4)));
+    }
+
+    #[test]
+    fn d4_a_follower_that_lost_what_it_acknowledged_is_asked_anew_how_far_it_has_come() {
+        let log = log(&[1, 1, 1, 2, 2, 2, 2]);
+        // The refused entry is one that it acknowledged; or one behind those, and it has less.
+        for (sent, hint) in [(4, id(1, 2)), (6, id(1, 2)), (6, EntryId::ZERO)] {
+            let mut progress = replicating();
+            progress.sent(Index(6), 64);
+            if sent == 4 {
+                // A new link, and nothing outstanding on it.
+                assert!(progress.durable(Index(6)));
+                progress.probe();
+            }
+            let prev = progress.heartbeat_prev().unwrap();
+            progress.acknowledged = Round(3);
+            for (round, believed) in [(2, false), (3, false), (4, true)] {
+                assert_eq!(progress.mismatch(log.id(prev).unwrap(), hint, Round(round), &log), believed);
+            }
+            assert_eq!((progress.match_index(), progress.next_index()), (Index::ZERO, hint.index.next()));
+            assert!(matches!(progress.mode, Mode::Probe));
+            // From there it comes back, also if what it said before it lost it arrives late.
+            progress.sent(Index(7), 64);
+            assert!(progress.durable(Index(7)));
+            assert_eq!((progress.match_index(), progress.next_index()), (Index(7), Index(8)));
+        }
     }
 
     #[test]
@@ -316,7 +363,7 @@ mod tests {
         let log = log(&[1, 1, 1, 4, 4, 5, 5, 6, 6, 6]);
         let mut progress = Progress::new(Index(10), LocalTime::ZERO);
         progress.heartbeat_prev();
-        assert!(progress.mismatch(id(6, 10), id(3, 9), &log));
+        assert!(progress.mismatch(id(6, 10), id(3, 9), Round(1), &log));
         assert_eq!(progress.next_index(), Index(4));
     }
 

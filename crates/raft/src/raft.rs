@@ -36,6 +36,8 @@ pub struct Recovered {
     pub snapshot: Option<SnapshotMeta>,
     /// The entries after it.
     pub entries: Vec<Entry>,
+    /// Part of the log is lost: entries through here may have been acknowledged (D4).
+    pub abstention: Option<Index>,
 }
 
 /// One server's consensus.
@@ -48,6 +50,12 @@ pub struct Raft {
     pub(crate) hard_state: HardState,
     pub(crate) log: Log,
     pub(crate) durability: Durability,
+    /// Until when it abstains. Invariant: never set later than at the start, and forgotten only once that is durable (D4).
+    pub(crate) abstains_until: Option<Index>,
+    /// Whether the disk has room for more than what it keeps in reserve (D5).
+    pub(crate) room: bool,
+    /// Does not give way to a server with room before then, in whatever term it leads.
+    pub(crate) yield_full_at: LocalTime,
     /// Last entry known committed. Invariant: never back, within the log.
     pub(crate) commit_index: Index,
     /// Last entry handed on for applying. Invariant: applied <= handed <= committed.
@@ -79,7 +87,7 @@ impl Raft {
     #[must_use]
     pub fn new(config: Config, server: ServerId, recovered: Recovered, seed: u64, now: LocalTime) -> Self {
         assert_eq!(config.validate(), Ok(()), "server {server}: the configuration is not valid");
-        let Recovered { mut hard_state, configuration, snapshot, entries } = recovered;
+        let Recovered { mut hard_state, configuration, snapshot, entries, abstention } = recovered;
         let base = snapshot.as_ref().map_or(EntryId::ZERO, |meta| meta.last);
         let rebuilds = snapshot.is_some() && entries.is_empty();
         let committed_configuration = match &snapshot {
@@ -121,6 +129,9 @@ impl Raft {
             hard_state,
             log,
             durability,
+            abstains_until: abstention.filter(|_| !Mutant::C07.active()),
+            room: true,
+            yield_full_at: now,
             commit_index: base.index,
             handed: base.index,
             state: State::Follower,
@@ -146,6 +157,9 @@ impl Raft {
             // A server that is a quorum of its own need not wait for anyone.
             raft.timers.restart_election(now, &raft.config, &mut raft.rng);
         }
+        if Mutant::B11.active() && raft.hard_state.voted_for == Some(server) {
+            raft.lead(now);
+        }
         raft
     }
 
@@ -162,8 +176,10 @@ impl Raft {
             Input::ChunkRead { to, last, offset, data } => self.on_chunk_read(now, to, last, offset, data),
             Input::ChunkWritten { last, outcome } => self.on_chunk_written(last, outcome),
             Input::Installed { last } => self.on_installed(now, last),
+            Input::Room(room) => self.room = room,
         }
         self.tend_change(now);
+        self.yield_for_room(now);
         self.report_role();
         self.check_invariants();
     }
@@ -174,8 +190,9 @@ impl Raft {
         // Replication leaves before the own write (§10.2.1).
         self.replicate(now);
         let configurations = self.take_committed_configurations();
-        let committed = &self.committed_configuration;
-        if let Some((token, batch)) = self.durability.next_write(now, self.hard_state, &self.log, committed) {
+        let (committed, lifts) = (&self.committed_configuration, self.is_repaired());
+        let write = self.durability.next_write(now, self.hard_state, &self.log, committed, lifts);
+        if let Some((token, batch)) = write {
             self.outputs.push(Output::Write { token, batch });
         }
         self.hand_on();
@@ -243,6 +260,7 @@ impl Raft {
         let Some(entries) = self.durability.complete(token) else { return };
         self.counters.syncs += 1;
         self.counters.entries_synced += entries;
+        self.end_abstention();
         for (to, message) in self.durability.release(self.hard_state) {
             self.send_now(to, message);
         }

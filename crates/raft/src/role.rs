@@ -104,6 +104,8 @@ pub(crate) struct Following {
     pub(crate) fresh: Option<(LocalTime, Index)>,
     /// The log agrees with the leader's through here.
     pub(crate) matched: Index,
+    /// As far as its log is known to reach (D4).
+    pub(crate) leaders_last: Option<Index>,
     /// The greatest round it sent.
     pub(crate) round: Round,
     /// The greatest round it sent in AppendEntries, whose promise this server has made (R3).
@@ -217,10 +219,13 @@ impl Raft {
         self.begin_round(now);
     }
 
-    /// Whether this server could lead: it votes, no snapshot is being put in place of its state (R6), and its disk does not hang
-    /// (D6).
+    /// Whether this server could lead: it votes, nothing that it should hold is lost (D4), no snapshot is being put in place of its
+    /// state (R6), and its disk does not hang (D6).
     pub(crate) fn is_eligible(&self, now: LocalTime) -> bool {
-        self.counts_as_voter() && !self.snapshots.is_replacing() && !self.is_disk_stalled(now)
+        self.counts_as_voter()
+            && !self.abstains()
+            && !self.snapshots.is_replacing()
+            && !self.is_disk_stalled(now)
     }
 
     /// Whether this server votes, or did until a configuration that is not known to be committed. In that case it may be the only

@@ -1,5 +1,5 @@
 //! Handing leadership over (§3.10): to a server that is named or to the one that is best placed, because an operator
-//! wants it, because the own disk stalls (D6), or because another has a greater priority.
+//! wants it, because the own disk stalls (D6), is full or has failed (D5), or because another has a greater priority.
 
 use core::cmp::Reverse;
 
@@ -14,14 +14,15 @@ use crate::{Output, Raft};
 /// A leader leads for so many election timeouts before it gives way to a greater priority: long enough that a cluster
 /// which is falling over does not also pass leadership around.
 const SETTLED: u32 = 5;
-/// Between two attempts at that, in election timeouts.
-const PRIORITY_PAUSE: u32 = 20;
+/// Between two attempts at that, or to find a leader with room, in election timeouts.
+const PAUSE: u32 = 20;
 
 /// Why leadership is handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     Asked,
     Disk,
+    Full,
     Priority,
 }
 
@@ -36,18 +37,19 @@ pub(crate) struct HandOver {
     pub(crate) told: bool,
 }
 
-/// A voter that answers.
+/// A voter that answers, and could be elected.
 #[derive(Clone, Copy, Debug)]
 struct Successor {
     id: ServerId,
     priority: u8,
     durable: Index,
+    room: bool,
 }
 
 impl Raft {
     /// Begins to hand over: takes no proposals until another leads, or until the longest election timeout has passed
     /// ([`Output::TransferFailed`](crate::Output::TransferFailed)). Returns who is to take over: with `None` the
-    /// voter that answers, has the highest priority and the furthest log. It is told to campaign when it holds all of
+    /// voter that answers, has room on its disk, the highest priority and the furthest log. It is told to campaign when it holds all of
     /// this leader's log durably.
     ///
     /// Meanwhile reads are confirmed by rounds only.
@@ -71,7 +73,8 @@ impl Raft {
             return Err(TransferRefused::NotATarget(to));
         }
         let eligible = self.successors(now).filter(|other| to.is_none_or(|to| to == other.id));
-        let best = eligible.max_by_key(|other| (other.priority, other.durable, Reverse(other.id)));
+        let best =
+            eligible.max_by_key(|other| (other.room, other.priority, other.durable, Reverse(other.id)));
         let Some(best) = best else { return Err(TransferRefused::Nobody) };
         self.hand_over(now, best.id, Cause::Asked);
         Ok(best.id)
@@ -88,7 +91,7 @@ impl Raft {
         matches!(&self.state, State::Leader(leader) if leader.hand_over.as_ref().is_some_and(|h| h.told))
     }
 
-    /// The other voters that have answered within the shortest election timeout.
+    /// The other voters that have answered within the shortest election timeout, and do not abstain (D4).
     fn successors(&self, now: LocalTime) -> impl Iterator<Item = Successor> + '_ {
         let progress = match &self.state {
             State::Leader(leader) => Some(&leader.progress),
@@ -98,7 +101,9 @@ impl Raft {
         members.iter().filter(|m| m.kind == MemberKind::Voter && m.id != self.server).filter_map(move |m| {
             let progress = progress?.get(&m.id)?;
             let answers = progress.answered && now.since(progress.contact) < self.config.election_timeout.0;
-            answers.then_some(Successor { id: m.id, priority: m.priority, durable: progress.match_index() })
+            let (durable, room) = (progress.match_index(), progress.room);
+            let eligible = answers && !progress.abstains;
+            eligible.then_some(Successor { id: m.id, priority: m.priority, durable, room })
         })
     }
 
@@ -150,8 +155,8 @@ impl Raft {
         let stalled =
             self.is_disk_stalled(now) && self.log.configuration().voters().any(|id| id != self.server);
         let longest = self.config.election_timeout.1;
-        let best =
-            self.successors(now).max_by_key(|other| (other.durable, other.priority, Reverse(other.id)));
+        let place = |other: &Successor| (other.durable, other.room, other.priority, Reverse(other.id));
+        let best = self.successors(now).max_by_key(place);
         let State::Leader(leader) = &mut self.state else { return };
         if !stalled || Mutant::B36.active() {
             leader.stalled = None;
@@ -172,6 +177,39 @@ impl Raft {
         self.durability.outstanding_for(now).is_some_and(|time| time > self.config.election_timeout.0)
     }
 
+    /// A leader whose disk is full takes no commands: it gives way to a voter that has room and has caught up (D5). Not again for a
+    /// while, whoever led meanwhile: disks that fill up in turn must not pass leadership around.
+    pub(crate) fn yield_for_room(&mut self, now: LocalTime) {
+        let State::Leader(leader) = &self.state else { return };
+        let later = now < self.yield_full_at || leader.hand_over.is_some() || leader.stalled.is_some();
+        if self.room || later || self.commit_index < leader.first || self.is_change_pending() {
+            return;
+        }
+        let roomy = self.successors(now).filter(|other| other.room && other.durable >= self.commit_index);
+        let Some(best) = roomy.max_by_key(|other| (other.priority, other.durable, Reverse(other.id))) else {
+            return;
+        };
+        self.yield_full_at = now + self.config.election_timeout.1 * PAUSE;
+        self.marks.full_hand_over += 1;
+        self.hand_over(now, best.id, Cause::Full);
+    }
+
+    /// The disk has failed for good (D5). A leader says a last word: the voter that is placed best is to campaign, for which
+    /// this server needs no disk. Its lease ends before that leaves. Nothing can be asked of it behind that.
+    #[must_use]
+    pub fn abdicate(mut self, now: LocalTime) -> Option<(ServerId, PeerMessage)> {
+        let place = |other: &Successor| (other.durable, other.room, other.priority, Reverse(other.id));
+        let caught_up = self.successors(now).filter(|other| other.durable >= self.commit_index);
+        let best = caught_up.max_by_key(place)?;
+        if self.has_told_successor() {
+            return None;
+        }
+        let State::Leader(leader) = &mut self.state else { return None };
+        let round = leader.reads.round;
+        leader.lease.give_up(round);
+        Some((best.id, PeerMessage::TimeoutNow(TimeoutNow { term: self.hard_state.term, round })))
+    }
+
     /// Gives way to a voter of greater priority that has caught up. Never to the one that gave leadership to this
     /// server, in the same term: it had a reason.
     fn yield_to_priority(&mut self, now: LocalTime) {
@@ -184,14 +222,15 @@ impl Raft {
         let Some(own) = self.log.configuration().member(self.server).map(|m| m.priority) else { return };
         let given_by = leader.given_by;
         let caught_up = self.successors(now).filter(|other| {
-            other.priority > own && other.durable >= self.commit_index && Some(other.id) != given_by
+            let caught_up = other.durable >= self.commit_index && other.room;
+            other.priority > own && caught_up && Some(other.id) != given_by
         });
         let Some(best) = caught_up.max_by_key(|other| (other.priority, other.durable, Reverse(other.id)))
         else {
             return;
         };
         if let State::Leader(leader) = &mut self.state {
-            leader.yield_at = now + longest * PRIORITY_PAUSE;
+            leader.yield_at = now + longest * PAUSE;
         }
         self.marks.priority_hand_over += 1;
         self.hand_over(now, best.id, Cause::Priority);

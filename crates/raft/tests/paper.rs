@@ -135,7 +135,7 @@ fn all_servers_1_what_is_committed_is_handed_on_once_and_in_order() {
 fn all_servers_2_a_later_term_makes_a_follower() {
     let mut machine = Machine::leader(Config::default(), 3, 0, 4, &[]);
     let outcome = AppendOutcome::StaleTerm;
-    let reply = AppendEntriesReply { term: Term(9), round: Round(0), outcome };
+    let reply = AppendEntriesReply { term: Term(9), round: Round(0), room: true, abstains: false, outcome };
     machine.hear(2, PeerMessage::AppendEntriesReply(reply));
     assert_eq!((machine.raft.role(), machine.raft.term()), (Role::Follower, Term(9)));
 }
@@ -413,7 +413,8 @@ fn r5_entries_that_memory_dropped_are_fetched_and_if_gone_replaced_by_a_snapshot
     let meta = SnapshotMeta { size: 3, ..machine.raft.snapshot_point() };
     let mismatch = AppendOutcome::Mismatch { prev: id(1, 1), hint: EntryId::ZERO };
     machine.pass(50);
-    let reply = AppendEntriesReply { term: Term(1), round: Round(2), outcome: mismatch };
+    let reply =
+        AppendEntriesReply { term: Term(1), round: Round(2), room: true, abstains: false, outcome: mismatch };
     let outputs =
         machine.input(Input::Received { from: server(3), message: PeerMessage::AppendEntriesReply(reply) });
     let fetch = Output::Fetch { to: server(3), from: Index(1), through: Index(2), bytes: 1 << 20 };
@@ -441,7 +442,7 @@ fn r5_a_fetch_that_an_acknowledgement_overtook_is_dropped() {
     machine.hear(2, durable(1, 1, 2));
     machine.pass(50);
     let outcome = AppendOutcome::Mismatch { prev: id(1, 2), hint: EntryId::ZERO };
-    let reply = AppendEntriesReply { term: Term(1), round: Round(2), outcome };
+    let reply = AppendEntriesReply { term: Term(1), round: Round(2), room: true, abstains: false, outcome };
     let outputs =
         machine.input(Input::Received { from: server(3), message: PeerMessage::AppendEntriesReply(reply) });
     assert!(outputs.iter().any(|output| matches!(output, Output::Fetch { .. })), "{outputs:?}");
@@ -469,7 +470,7 @@ fn r6_a_transfer_holds_the_log_back_until_the_follower_is_silent_for_long() {
     machine.input(Input::SnapshotPublished { meta: first.clone() });
     machine.pass(50);
     let outcome = AppendOutcome::Mismatch { prev: id(1, 1), hint: EntryId::ZERO };
-    let reply = AppendEntriesReply { term: Term(1), round: Round(2), outcome };
+    let reply = AppendEntriesReply { term: Term(1), round: Round(2), room: true, abstains: false, outcome };
     machine.hear(3, PeerMessage::AppendEntriesReply(reply));
     machine.input(Input::Fetched { to: server(3), from: Index(1), entries: None });
     propose(&mut machine).unwrap();
@@ -502,7 +503,13 @@ fn r6_a_transfer_goes_on_where_the_follower_says_unless_it_says_so_late() {
     let outcome = AppendOutcome::Mismatch { prev: id(1, 1), hint: EntryId::ZERO };
     machine.hear(
         3,
-        PeerMessage::AppendEntriesReply(AppendEntriesReply { term: Term(1), round: Round(2), outcome }),
+        PeerMessage::AppendEntriesReply(AppendEntriesReply {
+            term: Term(1),
+            round: Round(2),
+            room: true,
+            abstains: false,
+            outcome,
+        }),
     );
     machine.input(Input::Fetched { to: server(3), from: Index(1), entries: None });
     let last = meta.last;
@@ -669,7 +676,8 @@ fn r6_after_a_crash_between_publishing_and_resetting_the_log_it_goes_on_behind_t
     };
     let hard_state = HardState { term: Term(3), voted_for: None };
     let snapshot = Some(meta);
-    let recovered = Recovered { hard_state, configuration: configuration(3, 0), snapshot, entries: vec![] };
+    let configuration = configuration(3, 0);
+    let recovered = Recovered { hard_state, configuration, snapshot, entries: vec![], abstention: None };
     let mut machine = Machine::recovered(Config::default(), 1, recovered);
     machine.hear(2, append(3, id(2, 9), vec![entry(3, 10)], 10));
     let batch = machine.write.as_ref().unwrap().1.clone();
@@ -780,7 +788,7 @@ fn late_answers_are_harmless() {
     machine.hear(2, durable(5, 1, 9));
     assert_eq!(machine.raft.commit_index(), Index(0), "more than was ever sent");
     let outcome = AppendOutcome::Mismatch { prev: id(2, 1), hint: EntryId::ZERO };
-    let reply = AppendEntriesReply { term: Term(5), round: Round(1), outcome };
+    let reply = AppendEntriesReply { term: Term(5), round: Round(1), room: true, abstains: false, outcome };
     assert_eq!(
         machine.hear(2, PeerMessage::AppendEntriesReply(reply)),
         [],

@@ -1,5 +1,5 @@
 //! A few hundred random histories: messages lost, repeated and out of order, links cut, crashes that lose what was not
-//! written, snapshots at any time. Every step is checked against Figure 3.2 by the cluster itself; then everything is mended,
+//! written, disks that lose what they held (D4), snapshots at any time. Every step is checked against Figure 3.2 by the cluster itself; then everything is mended,
 //! and it must come to rest in agreement.
 
 use std::collections::BTreeMap;
@@ -18,10 +18,13 @@ struct Run {
     rng: Xoshiro256PlusPlus,
     cluster: Cluster,
     servers: Vec<ServerId>,
+    voters: u64,
     /// What was committed when each read was asked.
     reads: BTreeMap<u64, Index>,
     requests: u64,
     confirmed: u64,
+    /// Of processes that are gone.
+    marks: Marks,
 }
 
 impl Run {
@@ -39,7 +42,16 @@ impl Run {
         let (voters, learners) = (rng.random_range(1..=5), u64::from(rng.random_range(0..5) == 0));
         let cluster = Cluster::new(Settings { voters, learners, config, seed });
         let servers = cluster.all();
-        Run { rng, cluster, servers, reads: BTreeMap::new(), requests: 0, confirmed: 0 }
+        Run {
+            rng,
+            cluster,
+            servers,
+            voters,
+            reads: BTreeMap::new(),
+            requests: 0,
+            confirmed: 0,
+            marks: Marks::default(),
+        }
     }
 
     fn any(&mut self) -> ServerId {
@@ -58,9 +70,10 @@ impl Run {
             900..940 => self.read(),
             940..955 => {
                 let (id, kept) = (self.any(), self.rng.random_range(0..4));
-                self.cluster.crash(id, kept);
+                self.crash(id, kept);
             }
-            955..970 => self.restart_one(),
+            955..958 => self.damage(),
+            958..970 => self.restart_one(),
             970..980 => {
                 let id = self.any();
                 self.cluster.snapshot(id);
@@ -154,6 +167,31 @@ impl Run {
         }
     }
 
+    fn crash(&mut self, id: ServerId, kept: usize) {
+        if self.cluster.up().contains(&id) {
+            add(&mut self.marks, self.cluster.raft(id).marks());
+        }
+        self.cluster.crash(id, kept);
+    }
+
+    /// A server that comes up finds its log damaged. As long as a quorum does not abstain, there will be a leader.
+    fn damage(&mut self) {
+        let (id, up) = (self.any(), self.cluster.up());
+        let abstains = |server: &&ServerId| server.0 <= self.voters && self.cluster.is_damaged(**server);
+        let others = self.servers.iter().filter(|server| **server != id).filter(abstains).count() as u64;
+        let last = self.cluster.checker().ledger().len() as u64 + 3;
+        let keep = Index(last.saturating_sub(self.rng.random_range(0..12)));
+        if (id.0 <= self.voters && (others + 1) * 2 >= self.voters) || others * 2 >= self.voters {
+            return;
+        }
+        if up.contains(&id) {
+            let kept = self.rng.random_range(0..4);
+            self.crash(id, kept);
+        }
+        self.cluster.damage(id, keep);
+        self.cluster.restart(id);
+    }
+
     /// Mends everything; within ten election timeouts and a bit all agree, and a new command commits.
     fn mend(&mut self) {
         self.cluster.heal();
@@ -162,7 +200,9 @@ impl Run {
             self.cluster.tick(Duration::from_millis(50));
             self.cluster.settle();
             self.look_at_reads();
-            if self.cluster.agreed().is_some() {
+            // A leader whose disk was slow may still be handing over (D6).
+            let leads_on = |id| !self.cluster.raft(id).is_handing_over();
+            if self.cluster.agreed().is_some() && self.cluster.leader().is_some_and(leads_on) {
                 break;
             }
         }
@@ -174,6 +214,8 @@ impl Run {
         }
         self.cluster.settle();
         assert_eq!(self.cluster.agreed(), Some(proposed.index), "{:#?}", self.cluster);
+        let damaged = self.servers.iter().find(|id| self.cluster.is_damaged(**id));
+        assert_eq!(damaged, None, "everyone is whole again");
     }
 
     fn check(&self) {
@@ -183,20 +225,19 @@ impl Run {
 
 fn run(seed: u64) -> (Marks, u64, u64) {
     let mut run = Run::new(seed);
-    let mut marks = Marks::default();
     for _ in 0..STEPS {
         run.step();
         run.check();
     }
     run.mend();
     run.check();
+    let mut marks = run.marks;
     for id in run.cluster.all() {
         add(&mut marks, run.cluster.raft(id).marks());
     }
     (marks, run.cluster.checker().ledger().len() as u64, run.confirmed)
 }
 
-/// Marks die with a crash; what is left at the end is enough to tell a batch that met nothing.
 fn add(sum: &mut Marks, more: &Marks) {
     sum.suffix_truncated += more.suffix_truncated;
     sum.read_waited_for_own_term += more.read_waited_for_own_term;
@@ -209,6 +250,9 @@ fn add(sum: &mut Marks, more: &Marks) {
     sum.fast_prevote += more.fast_prevote;
     sum.busy += more.busy;
     sum.old_term_entry_on_majority_uncommitted += more.old_term_entry_on_majority_uncommitted;
+    sum.vote_abstained += more.vote_abstained;
+    sum.abstention_ended += more.abstention_ended;
+    sum.match_went_back += more.match_went_back;
 }
 
 #[test]
@@ -240,6 +284,9 @@ fn random_histories_are_safe_and_end_in_agreement() {
         marks.snapshot_installed,
         marks.fast_prevote,
         marks.busy,
+        marks.vote_abstained,
+        marks.abstention_ended,
+        marks.match_went_back,
         confirmed,
         committed,
     ];

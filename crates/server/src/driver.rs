@@ -9,15 +9,18 @@ use std::time::Duration;
 use atomix_engine::{Engine, Input, Notice, Output, Role};
 use atomix_protocol::status::Status;
 use atomix_protocol::{LinkId, LocalTime};
+use atomix_storage::StorageError;
 use atomix_transport::{LinkEvent, Links};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use crate::ServerError;
 use crate::clock::now;
-use crate::side_threads::{ReadJob, Turns, WriteJob};
+use crate::read_thread::ReadJob;
+use crate::snapshot_thread::{Turns, WriteJob};
 use crate::storage_thread::{Done, Job, Worker};
 
 /// Most events taken before their outputs are carried out.
@@ -47,10 +50,15 @@ impl Disk {
 pub(crate) struct Driver {
     pub(crate) engine: Engine,
     pub(crate) links: Links,
-    pub(crate) disk: Disk,
+    /// None once it has failed: nothing is asked of it any more (D5).
+    pub(crate) disk: Option<Disk>,
+    /// The threads of a failed disk, coming to their end.
+    pub(crate) closing: Option<JoinHandle<()>>,
     pub(crate) done: UnboundedReceiver<Done>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) turns: Turns,
+    /// Why the server serves no more, as soon as it does not.
+    pub(crate) ended: watch::Sender<Option<ServerError>>,
     /// When the status was published last.
     pub(crate) published: LocalTime,
 }
@@ -63,7 +71,7 @@ enum Event {
 }
 
 impl Driver {
-    /// Runs until it is told to stop, or must.
+    /// Runs until it is told to stop, or must. When the disk fails it goes on, to say so.
     pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> ServerError {
         let (mut first, mut stopping) = (None, false);
         let ended = loop {
@@ -71,7 +79,7 @@ impl Driver {
                 Ok(next) => next,
                 Err(error) => break error,
             };
-            if stopping && !self.engine.is_handing_over() {
+            if stopping && (self.disk.is_none() || !self.engine.is_handing_over()) {
                 break ServerError::ShutDown;
             }
             first = tokio::select! {
@@ -89,11 +97,16 @@ impl Driver {
             };
         };
         self.publish(now());
-        if ended != ServerError::ShutDown {
+        if ended != ServerError::ShutDown && self.disk.is_some() {
             self.status.send_modify(|status| status.notice = format!("stopped: {ended}"));
         }
         self.links.close_all().await;
-        self.disk.close().await;
+        if let Some(disk) = self.disk {
+            disk.close().await;
+        }
+        if let Some(closing) = self.closing {
+            let _ = closing.await;
+        }
         ended
     }
 
@@ -126,7 +139,9 @@ impl Driver {
 
     fn take(&mut self, now: LocalTime, event: Event) -> Result<(), ServerError> {
         match event {
-            Event::Done(done) => self.engine.step(now, done?),
+            Event::Done(Ok(input)) => self.engine.step(now, input),
+            Event::Done(Err(ServerError::Storage(error))) => self.lose_disk(now, error),
+            Event::Done(Err(error)) => return Err(error),
             Event::ShutDown => self.engine.step(now, Input::HandOver),
             Event::Link(LinkEvent::Frames(link, frames)) => {
                 for frame in frames {
@@ -146,6 +161,15 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// The disk is not to be trusted any more, whatever it did and does (D5). The engine lets another lead, and says why it serves no
+    /// more, in the log and to whoever asks; this loop goes on for that alone.
+    fn lose_disk(&mut self, now: LocalTime, error: StorageError) {
+        let Some(disk) = self.disk.take() else { return };
+        self.closing = Some(tokio::spawn(disk.close()));
+        self.engine.step(now, Input::DiskFailed(error.to_string()));
+        self.ended.send_replace(Some(ServerError::Storage(error)));
     }
 
     fn carry_out(&mut self, outputs: Vec<Output>) -> Result<(), ServerError> {
@@ -189,7 +213,7 @@ impl Driver {
 
     /// Gives a thread what only the disk can do.
     fn give(&mut self, output: Output) {
-        let disk = &self.disk;
+        let Some(disk) = &self.disk else { return };
         match output {
             Output::Write(token, batch) => disk.storage.give(Job::Write(token, batch)),
             Output::Publish(meta) => disk.storage.give(Job::Publish(meta)),
@@ -275,6 +299,43 @@ fn log(status: &Status, notice: &Notice) {
         Notice::Expired(session) => info!(server, term, session = session.0, "session expired"),
         Notice::SnapshotInstalled(index) => info!(server, term, index = index.0, "snapshot installed"),
         Notice::SnapshotTaken(index) => info!(server, term, index = index.0, "snapshot taken"),
+        other => log_disk(server, term, other),
+    }
+}
+
+/// What befell the disk.
+fn log_disk(server: u64, term: u64, notice: &Notice) {
+    match notice {
+        Notice::Damaged { damage, abstains_until: Some(until) } => {
+            let damage = damage.join("; ");
+            warn!(
+                server,
+                term,
+                damage,
+                until = until.0,
+                "part of the log is damaged: no vote until it is repaired"
+            );
+        }
+        Notice::Damaged { damage, abstains_until: None } => {
+            warn!(server, term, damage = damage.join("; "), "damaged, and nothing is lost")
+        }
+        Notice::Repaired(index) => info!(server, term, index = index.0, "the log is whole again"),
+        Notice::Full(true) => {
+            warn!(
+                server,
+                term, "the disk is full but for what is kept in reserve: an operator should make room"
+            );
+        }
+        Notice::Full(false) => info!(server, term, "the disk has room again"),
+        Notice::Failed { why, told } => {
+            let told = told.map_or(0, |id| id.0);
+            error!(
+                server,
+                term,
+                told,
+                "the disk failed: {why}; this server serves no more and stays up to say so: mend the disk, then start it again"
+            );
+        }
         other => error!(server, term, notice = ?other, "notice without words"),
     }
 }

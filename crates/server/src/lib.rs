@@ -10,7 +10,8 @@
 //! | `server` | [`Server`]: start, watch, shut down |
 //! | `driver` | the loop |
 //! | `storage_thread` | writes, publishes, compacts, in order |
-//! | `side_threads` | snapshots being written, and reads beside the storage thread |
+//! | `snapshot_thread` | snapshots being written, own and received |
+//! | `read_thread` | reads beside the storage thread |
 //! | `options` | [`ServerOptions`] |
 //! | `clock` | the boot clock (T1: suspend counts) |
 //! | `error` | [`ServerError`] |
@@ -21,8 +22,9 @@ mod clock;
 mod driver;
 mod error;
 mod options;
+mod read_thread;
 mod server;
-mod side_threads;
+mod snapshot_thread;
 mod storage_thread;
 
 pub use atomix_engine::StopReason;

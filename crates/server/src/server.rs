@@ -12,11 +12,13 @@ use atomix_transport::{LinkLimits, Links, Listener, Transport, TransportError};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tracing::{error, info};
 
 use crate::clock::now;
 use crate::driver::{Disk, Driver};
-use crate::side_threads::{Turns, start_reader, start_writer};
+use crate::read_thread::start_reader;
+use crate::snapshot_thread::{Turns, start_writer};
 use crate::storage_thread::{Done, Opened, Worker, panic_message};
 use crate::{ServerError, ServerOptions, storage_thread};
 
@@ -24,8 +26,11 @@ use crate::{ServerError, ServerOptions, storage_thread};
 pub struct Server {
     address: Address,
     status: watch::Receiver<Status>,
+    /// Why it serves no more.
     ended: watch::Receiver<Option<ServerError>>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: oneshot::Sender<()>,
+    /// The loop, which may outlive that.
+    running: JoinHandle<()>,
 }
 
 impl Server {
@@ -73,10 +78,22 @@ impl Server {
         let status = watch::Sender::new(engine.status(now()));
         let watching = status.subscribe();
         let turns = Turns::default();
-        let driver = Driver { engine, links, disk, done: worked, status, turns, published: LocalTime::ZERO };
+        let ended = watch::Sender::new(None);
+        let driver = Driver {
+            engine,
+            links,
+            disk: Some(disk),
+            closing: None,
+            done: worked,
+            status,
+            turns,
+            ended: ended.clone(),
+            published: LocalTime::ZERO,
+        };
         let (stop, stopped) = oneshot::channel();
-        let ended = supervise(driver, stopped);
-        Ok(Server { address, status: watching, ended, stop: Some(stop) })
+        let watched = ended.subscribe();
+        let running = supervise(driver, ended, stopped);
+        Ok(Server { address, status: watching, ended: watched, stop, running })
     }
 
     /// Where it listens.
@@ -97,19 +114,21 @@ impl Server {
         self.status.clone()
     }
 
-    /// Resolves once the server knows a leader.
+    /// Resolves once the server knows a leader, and its disk has room: while it has none, no server of a full cluster takes commands.
     ///
     /// # Errors
     /// If it stops before.
     pub async fn ready(&self) -> Result<(), ServerError> {
         let mut status = self.status.clone();
         tokio::select! {
+            biased;
             error = self.failed() => Err(error),
-            Ok(_) = status.wait_for(|status| status.leader.is_some()) => Ok(()),
+            Ok(_) = status.wait_for(Status::is_ready) => Ok(()),
         }
     }
 
-    /// Resolves when the server has stopped by itself, with the reason. The process is left to its embedder.
+    /// Resolves when the server serves no more, by itself, with the reason. The process is left to its embedder. If the disk
+    /// failed ([`ServerError::Storage`]), the server goes on saying so to whoever asks for its status, until it is shut down or dropped.
     pub async fn failed(&self) -> ServerError {
         let mut ended = self.ended.clone();
         let reason = ended.wait_for(Option::is_some).await.map(|reason| reason.clone());
@@ -121,13 +140,14 @@ impl Server {
     ///
     /// # Errors
     /// If the server had stopped by itself before: the reason.
-    pub async fn shutdown(mut self) -> Result<(), ServerError> {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        match self.failed().await {
-            ServerError::ShutDown => Ok(()),
-            error => Err(error),
+    pub async fn shutdown(self) -> Result<(), ServerError> {
+        let Server { ended, stop, running, .. } = self;
+        let _ = stop.send(());
+        let _ = running.await;
+        let reason = ended.borrow().clone();
+        match reason {
+            None | Some(ServerError::ShutDown) => Ok(()),
+            Some(error) => Err(error),
         }
     }
 }
@@ -248,8 +268,11 @@ async fn build(
 }
 
 /// Runs the loop and tells how it ended, also if it panicked.
-fn supervise(driver: Driver, stop: oneshot::Receiver<()>) -> watch::Receiver<Option<ServerError>> {
-    let (ended, watching) = watch::channel(None);
+fn supervise(
+    driver: Driver,
+    ended: watch::Sender<Option<ServerError>>,
+    stop: oneshot::Receiver<()>,
+) -> JoinHandle<()> {
     let address = driver.engine.status(now()).address;
     let running = tokio::spawn(driver.run(stop));
     tokio::spawn(async move {
@@ -264,7 +287,7 @@ fn supervise(driver: Driver, stop: oneshot::Receiver<()>) -> watch::Receiver<Opt
             ServerError::ShutDown => info!(address = %address, "shut down"),
             reason => error!(address = %address, %reason, "the server has stopped: an operator must act"),
         }
-        ended.send_replace(Some(reason));
-    });
-    watching
+        // What it had said before is why.
+        ended.send_modify(|ended| _ = ended.get_or_insert(reason));
+    })
 }

@@ -32,6 +32,9 @@ pub enum NotDone {
     /// Too much is in flight, here or at the server; try later.
     #[error("busy")]
     Busy,
+    /// The servers' disks are full: only what needs no room is done until there is some again (D5).
+    #[error("the servers' disks are full")]
+    Full,
     /// Larger than the limit.
     #[error("too large")]
     TooLarge,

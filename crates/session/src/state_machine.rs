@@ -55,7 +55,7 @@ pub trait StateMachine: Send {
 
 /// A state that can be written out on another thread.
 pub trait SnapshotSource: Send {
-    /// Writes all of it.
+    /// Writes all of it. Called again if `out` refused something, for the same from the beginning.
     ///
     /// # Errors
     /// Only those of `out`.

@@ -1,7 +1,6 @@
-//! A batch as bytes: its records, then a trailer (D2). Payloads of entries are not copied.
+//! What a batch puts into the log, as bytes: its records, then a trailer (D2). Payloads of entries are not copied.
 
-use atomix_protocol::{ClusterTime, Entry, EntryId, Index, WriteBatch, codec};
-use atomix_storage::Recovered;
+use atomix_protocol::{ClusterTime, Entry, EntryId, WriteBatch};
 
 use crate::format::{ALIGNMENT, HEADER, Kind, RecordHeader, record_bytes};
 
@@ -13,54 +12,10 @@ pub(crate) struct Place {
     pub(crate) batch: u64,
 }
 
-/// The records of a batch before its entries, encoded, in the order of D1.
-#[derive(Debug, Default)]
-pub(crate) struct Preface {
-    records: Vec<(Kind, EntryId, Vec<u8>)>,
-}
-
-impl Preface {
-    /// What the batch itself says.
-    pub(crate) fn of(batch: &WriteBatch) -> Preface {
-        let mut preface = Preface::default();
-        let mut put = |kind, id, payload: &[u8]| preface.records.push((kind, id, payload.to_vec()));
-        if let Some(identity) = &batch.identity {
-            put(Kind::Identity, EntryId::ZERO, &codec::to_bytes(identity));
-        }
-        if let Some(configuration) = &batch.configuration {
-            put(Kind::Configuration, EntryId::ZERO, &codec::to_bytes(configuration));
-        }
-        if let Some(abstention) = &batch.abstention {
-            put(Kind::Abstention, EntryId::ZERO, &codec::to_bytes::<Option<Index>>(abstention));
-        }
-        if let Some(hard_state) = &batch.hard_state {
-            put(Kind::HardState, EntryId::ZERO, &codec::to_bytes(hard_state));
-        }
-        if let Some(id) = batch.truncate_after {
-            put(Kind::TruncateAfter, id, &[]);
-        }
-        preface
-    }
-
-    /// The same, and what was said before and still holds: the first batch of a segment, so that older ones can go.
-    pub(crate) fn full(batch: &WriteBatch, known: &Recovered) -> Preface {
-        Preface::of(&WriteBatch {
-            identity: batch.identity.or(known.identity),
-            configuration: batch.configuration.clone().or_else(|| known.configuration.clone()),
-            abstention: batch.abstention.or(known.abstention.map(Some)),
-            hard_state: batch.hard_state.or(Some(known.hard_state)),
-            truncate_after: batch.truncate_after,
-            ..WriteBatch::default()
-        })
-    }
-
-    /// Length of a batch of these records and those entries.
-    pub(crate) fn batch_bytes(&self, entries: &[Entry]) -> u64 {
-        let trailer = record_bytes(8);
-        let records: u64 =
-            self.records.iter().map(|(_, _, payload)| record_bytes(payload.len() as u64)).sum();
-        records + entries.iter().map(entry_bytes).sum::<u64>() + trailer
-    }
+/// Length of what a batch puts into the log.
+pub(crate) fn batch_bytes(batch: &WriteBatch) -> u64 {
+    let truncation = if batch.truncate_after.is_some() { record_bytes(0) } else { 0 };
+    truncation + batch.entries.iter().map(entry_bytes).sum::<u64>() + record_bytes(8)
 }
 
 /// Length of an entry's record.
@@ -89,23 +44,20 @@ impl<'a> Encoded<'a> {
         place: Place,
         chain: u32,
         front: &[u8],
-        preface: &Preface,
-        entries: &'a [Entry],
+        batch: &'a WriteBatch,
         last: EntryId,
         mut scratch: Vec<u8>,
     ) -> Encoded<'a> {
         scratch.clear();
         scratch.extend_from_slice(front);
-        let payloads = Vec::with_capacity(entries.len());
+        let payloads = Vec::with_capacity(batch.entries.len());
         let mut encoded =
             Encoded { own: scratch, payloads, place, chain, count: 0, length: 0, entries_at: 0 };
-        for (kind, id, payload) in &preface.records {
-            encoded.record(*kind, 0, *id, ClusterTime::ZERO, payload);
-            encoded.own.extend_from_slice(payload);
-            encoded.align(payload.len());
+        if let Some(id) = batch.truncate_after {
+            encoded.record(Kind::TruncateAfter, 0, id, ClusterTime::ZERO, &[]);
         }
         encoded.entries_at = encoded.length;
-        for entry in entries {
+        for entry in &batch.entries {
             encoded.record(Kind::Entry, entry.kind as u8, entry.id, entry.time, &entry.payload);
             encoded.payloads.push((encoded.own.len(), &entry.payload));
             encoded.align(entry.payload.len());

@@ -20,6 +20,15 @@ pub trait Disk: Send {
     /// What the system says.
     fn allocate(&mut self, name: &str, length: u64) -> io::Result<()>;
 
+    /// Creates a file of that length for which room is set aside, filled with zeros that need not be written yet: it may be slow to
+    /// write to. Else like [`Disk::allocate`], which does as well.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn set_aside(&mut self, name: &str, length: u64) -> io::Result<()> {
+        self.allocate(name, length)
+    }
+
     /// A hint that `allocate` will be called with these arguments later: a disk may make the file meanwhile, beside the
     /// caller, so that `allocate` need not. What it made may be found after a crash: complete, in part, or not at all.
     fn prepare(&mut self, name: &str, length: u64) {

@@ -77,11 +77,10 @@ impl FolderDisk {
         Ok(FolderDisk { folder: Arc::new(folder), prepared: None })
     }
 
-    /// Waits for the file being made in the background, if any; whether it is the one asked for, and complete.
+    /// Waits for the file of that name that is being made in the background, if it is; whether it is as asked for, and complete.
     fn take_prepared(&mut self, name: &str, length: u64) -> bool {
-        let Some(prepared) = self.prepared.take() else { return false };
-        let made = matches!(prepared.thread.join(), Ok(Ok(())));
-        made && prepared.name == name && prepared.length == length
+        let Some(prepared) = self.prepared.take_if(|prepared| prepared.name == name) else { return false };
+        matches!(prepared.thread.join(), Ok(Ok(()))) && prepared.length == length
     }
 }
 
@@ -110,17 +109,9 @@ impl Folder {
         Ok(file)
     }
 
-    /// A new file full of zeros that are on the disk. An error leaves no file behind: the space it took may be what was missing.
+    /// A new file full of zeros that are on the disk.
     fn zeros(&self, name: &str, length: u64, stop: &AtomicBool) -> io::Result<()> {
-        self.open.lock().remove(name);
-        let path = self.path.join(name);
-        let fill = || {
-            // Removed, not truncated: a fork may still read in the old one.
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        self.create(name, |file| {
             let mut at = 0;
             while at < length {
                 if stop.load(Ordering::Relaxed) {
@@ -134,8 +125,20 @@ impl Folder {
                 }
             }
             if length > 0 { file.sync_all() } else { Ok(()) }
-        };
-        fill().inspect_err(|_| drop(std::fs::remove_file(&path)))
+        })
+    }
+
+    /// A new file, filled. An error leaves none behind: the space it took may be what was missing.
+    fn create(&self, name: &str, fill: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+        self.open.lock().remove(name);
+        let path = self.path.join(name);
+        // Removed, not truncated: a fork may still read in the old one.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        fill(&file).inspect_err(|_| drop(std::fs::remove_file(&path)))
     }
 }
 
@@ -160,8 +163,18 @@ impl Disk for FolderDisk {
         }
     }
 
+    fn set_aside(&mut self, name: &str, length: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        let set_aside = |file: &File| Ok(fallocate(file, FallocateFlags::empty(), 0, length)?);
+        match self.folder.create(name, set_aside) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.allocate(name, length),
+            result => result,
+        }
+    }
+
     fn prepare(&mut self, name: &str, length: u64) {
-        if self.prepared.is_some() {
+        // One at a time; one that is complete and was asked for under no name since is not wanted any more.
+        if self.prepared.as_ref().is_some_and(|made| made.name == name || !made.thread.is_finished()) {
             return;
         }
         let (folder, file) = (self.folder.clone(), name.to_owned());

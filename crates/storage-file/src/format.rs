@@ -1,23 +1,27 @@
-//! The bytes of the log's files (D2): segment headers, record headers, marks. All numbers are little-endian.
+//! The bytes of the files (D2): headers of manifests, segments, records and marks. All numbers are little-endian.
 //!
 //! Three things keep their places in every version of the format, so that an older program can tell *newer* from *damaged*: the
 //! magic, the version behind it, and the CRC in the last four of the first 64 bytes.
 
+use atomix_protocol::mutant::Mutant;
 use atomix_protocol::{ClusterTime, EntryId, GroupId, Index, Term};
 
-/// The version written, and the newest one read.
-pub(crate) const VERSION: u16 = 1;
+/// The version written, and the only one read.
+pub(crate) const VERSION: u16 = 2;
 /// The only checksum algorithm there is: CRC-32C.
 pub(crate) const CRC_32C: u8 = 1;
-/// Length of a segment header, of a record header, of a mark and of a snapshot header.
+/// Length of every header: of a manifest's copy, a segment, a record, a mark and a snapshot.
 pub(crate) const HEADER: usize = 64;
 /// Records begin at multiples of this.
 pub(crate) const ALIGNMENT: u64 = 8;
 /// A mark file: two slots in sectors of their own, written in turn, so that a torn mark leaves the one before.
 pub(crate) const MARK_BYTES: u64 = 1024;
 
+const MANIFEST_MAGIC: [u8; 8] = *b"ATOMIXMF";
 const LOG_MAGIC: [u8; 8] = *b"ATOMIXLG";
 const MARK_MAGIC: [u8; 8] = *b"ATOMIXMK";
+/// Where a record's header has the number of its segment.
+pub(crate) const SEGMENT_AT: usize = 16;
 /// Where the CRC of a header lies.
 const CRC_AT: usize = HEADER - 4;
 
@@ -71,10 +75,20 @@ pub(crate) fn is_sealed(header: &[u8; HEADER], key: u32) -> bool {
 pub(crate) enum Decoded<T> {
     /// Whole, and of this version.
     Valid(T),
-    /// Whole, but of a newer version, of another checksum algorithm, or of another group.
+    /// Whole, but of another version, of another checksum algorithm, or of another group.
     Foreign,
     /// Neither.
     Invalid,
+}
+
+impl<T> Decoded<T> {
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Decoded<U> {
+        match self {
+            Decoded::Valid(value) => Decoded::Valid(change(value)),
+            Decoded::Foreign => Decoded::Foreign,
+            Decoded::Invalid => Decoded::Invalid,
+        }
+    }
 }
 
 /// Magic, version and checksum algorithm, common to all files.
@@ -96,76 +110,99 @@ pub(crate) fn check_preamble(header: &[u8; HEADER], magic: [u8; 8]) -> Decoded<(
     if known { Decoded::Valid(()) } else { Decoded::Foreign }
 }
 
+/// The first 64 bytes of a manifest's copy; its payload follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ManifestHeader {
+    /// One more with each change: the greater of two whole copies counts.
+    pub(crate) generation: u64,
+    pub(crate) length: u32,
+    pub(crate) payload_crc: u32,
+}
+
+impl ManifestHeader {
+    pub(crate) fn encode(&self) -> [u8; HEADER] {
+        preamble(MANIFEST_MAGIC)
+            .put(self.generation.to_le_bytes())
+            .put(self.length.to_le_bytes())
+            .put(self.payload_crc.to_le_bytes())
+            .seal(0)
+    }
+
+    pub(crate) fn decode(header: &[u8; HEADER]) -> Decoded<ManifestHeader> {
+        check_preamble(header, MANIFEST_MAGIC).map(|()| ManifestHeader {
+            generation: u64_at(header, 16),
+            length: u32_at(header, 24),
+            payload_crc: u32_at(header, 28),
+        })
+    }
+}
+
 /// The first 64 bytes of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
-    /// Its number, as in its name. Invariant: one more than that of the segment before.
+    /// Its number, as in its name. Greater than that of the segment it follows.
     pub(crate) segment: u64,
-    /// Number of its first batch. Invariant: one more than that of the last batch of the segment before.
+    /// The segment that it follows; zero if the log begins here. Those between were damaged and given up (D3).
+    pub(crate) follows: u64,
+    /// Where the last batch ends in the segment that it follows: what lies behind was given up, or was never used.
+    pub(crate) at: u64,
+    /// Number of its first batch. Invariant: greater than that of any batch before.
     pub(crate) first_batch: u64,
     /// The log's last entry when the segment began.
     pub(crate) base: EntryId,
-    /// What the chain begins with. Invariant: what the chain of the segment before ended with.
+    /// What the chain begins with: what it came to at `at`.
     pub(crate) seed: u32,
 }
 
 impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; HEADER] {
+        let skipped = if self.follows == 0 { u32::MAX } else { narrow(self.segment - 1 - self.follows) };
         preamble(LOG_MAGIC)
             .put(self.segment.to_le_bytes())
             .put(self.first_batch.to_le_bytes())
             .put(self.base.index.0.to_le_bytes())
             .put(self.base.term.0.to_le_bytes())
             .put(self.seed.to_le_bytes())
+            .put(skipped.to_le_bytes())
+            .put(narrow(self.at / ALIGNMENT).to_le_bytes())
             .seal(0)
     }
 
     pub(crate) fn decode(header: &[u8; HEADER]) -> Decoded<SegmentHeader> {
-        match check_preamble(header, LOG_MAGIC) {
-            Decoded::Valid(()) => Decoded::Valid(SegmentHeader {
-                segment: u64_at(header, 16),
+        check_preamble(header, LOG_MAGIC).map(|()| {
+            let (segment, skipped) = (u64_at(header, 16), u32_at(header, 52));
+            let follows = segment.saturating_sub(1).saturating_sub(skipped.into());
+            SegmentHeader {
+                segment,
+                follows: if skipped == u32::MAX { 0 } else { follows },
+                at: u64::from(u32_at(header, 56)) * ALIGNMENT,
                 first_batch: u64_at(header, 24),
                 base: EntryId::new(Term(u64_at(header, 40)), Index(u64_at(header, 32))),
                 seed: u32_at(header, 48),
-            }),
-            Decoded::Foreign => Decoded::Foreign,
-            Decoded::Invalid => Decoded::Invalid,
-        }
+            }
+        })
     }
+}
+
+fn narrow(number: u64) -> u32 {
+    u32::try_from(number).expect("segments are shorter than 32 GiB, and fewer than 4 billion are given up")
 }
 
 /// What a record is. Zero is none, so that zeros are never a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// An `Identity`, encoded.
-    Identity = 1,
-    /// A `Configuration`, encoded.
-    Configuration = 2,
-    /// An `Option<Index>`, encoded.
-    Abstention = 3,
-    /// A `HardState`, encoded.
-    HardState = 4,
     /// The log ends with the entry of this record's index and term.
-    TruncateAfter = 5,
+    TruncateAfter = 1,
     /// An entry; the payload is its payload.
-    Entry = 6,
+    Entry = 2,
     /// Ends a batch; the payload is how many records it has, the index and term are those of the log's last entry.
-    Trailer = 7,
+    Trailer = 3,
 }
 
 impl Kind {
     fn from_number(number: u8) -> Option<Kind> {
-        let all = [
-            Kind::Identity,
-            Kind::Configuration,
-            Kind::Abstention,
-            Kind::HardState,
-            Kind::TruncateAfter,
-            Kind::Entry,
-            Kind::Trailer,
-        ];
-        all.into_iter().find(|kind| *kind as u8 == number)
+        [Kind::TruncateAfter, Kind::Entry, Kind::Trailer].into_iter().find(|kind| *kind as u8 == number)
     }
 }
 
@@ -202,25 +239,21 @@ impl RecordHeader {
             .put(self.id.term.0.to_le_bytes())
             .put(self.time.0.to_le_bytes())
             .put(self.chain.to_le_bytes())
-            .seal(seed);
+            .seal(key(seed));
         (bytes, u32_at(&bytes, CRC_AT))
     }
 
     /// The header, and what the next record's `chain` is. `None` if it is none of that segment.
     pub(crate) fn decode(bytes: &[u8; HEADER], segment: u64, seed: u32) -> Option<(RecordHeader, u32)> {
-        // Cheapest first: a search for records tries this at every eighth byte.
-        let header = Self::resembling(bytes, segment)?;
-        is_sealed(bytes, seed).then_some((header, u32_at(bytes, CRC_AT)))
-    }
-
-    /// What could be a header of that segment by its looks, the CRC apart.
-    pub(crate) fn resembling(bytes: &[u8; HEADER], segment: u64) -> Option<RecordHeader> {
-        if u64_at(bytes, 16) != segment || u32_at(bytes, 8) != GroupId::DEFAULT.0 || bytes[6..8] != [0, 0] {
+        // Cheapest first: a search for records tries this at many places.
+        let elsewhere = u64_at(bytes, SEGMENT_AT) != segment && !Mutant::B09.active();
+        if elsewhere || u32_at(bytes, 8) != GroupId::DEFAULT.0 || bytes[6..8] != [0, 0] {
             return None;
         }
-        Some(RecordHeader {
+        let kind = Kind::from_number(bytes[4]).filter(|_| is_sealed(bytes, key(seed)))?;
+        let header = RecordHeader {
             length: u32_at(bytes, 0),
-            kind: Kind::from_number(bytes[4])?,
+            kind,
             entry_kind: bytes[5],
             payload_crc: u32_at(bytes, 12),
             segment,
@@ -228,8 +261,14 @@ impl RecordHeader {
             id: EntryId::new(Term(u64_at(bytes, 40)), Index(u64_at(bytes, 32))),
             time: ClusterTime(u64_at(bytes, 48)),
             chain: u32_at(bytes, 56),
-        })
+        };
+        Some((header, u32_at(bytes, CRC_AT)))
     }
+}
+
+/// What keys a segment's CRCs.
+fn key(seed: u32) -> u32 {
+    if Mutant::B09.active() { 0 } else { seed }
 }
 
 /// Bytes of a record with a payload of that length, the aligning zeros included.
@@ -288,6 +327,8 @@ mod tests {
     fn segment_header() -> SegmentHeader {
         SegmentHeader {
             segment: 7,
+            follows: 4,
+            at: 4_096,
             first_batch: 9,
             base: EntryId::new(Term(3), Index(11)),
             seed: 0x0102_0304,
@@ -314,21 +355,29 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
+        let manifest = ManifestHeader { generation: 3, length: 70, payload_crc: 0xA1B2_C3D4 };
+        assert_eq!(hex(&manifest.encode()), GOLDEN_MANIFEST);
         assert_eq!(hex(&segment_header().encode()), GOLDEN_SEGMENT);
         assert_eq!(hex(&record(Kind::Entry).encode(0x0102_0304).0), GOLDEN_RECORD);
         let mark = Mark { segment: 7, offset: 4_096, batch: 9, last: EntryId::new(Term(4), Index(12)) };
         assert_eq!(hex(&mark.encode()), GOLDEN_MARK);
     }
 
-    const GOLDEN_SEGMENT: &str = "41544f4d49584c470100010000000000070000000000000009000000000000000b0000000000000003000000000000000403020100000000000000008341e7a7";
-    const GOLDEN_RECORD: &str = "050000000603000000000000d4c3b2a1070000000000000009000000000000000c000000000000000400000000000000e80300000000000004030201a3d08ba0";
-    const GOLDEN_MARK: &str = "41544f4d49584d4b01000100000000000700000000000000001000000000000009000000000000000c000000000000000400000000000000000000006ac704cd";
+    const GOLDEN_MANIFEST: &str = "41544f4d49584d460200010000000000030000000000000046000000d4c3b2a10000000000000000000000000000000000000000000000000000000014f2c0e2";
+    const GOLDEN_SEGMENT: &str = "41544f4d49584c470200010000000000070000000000000009000000000000000b000000000000000300000000000000040302010200000000020000cf82af93";
+    const GOLDEN_RECORD: &str = "050000000203000000000000d4c3b2a1070000000000000009000000000000000c000000000000000400000000000000e80300000000000004030201a14a78d2";
+    const GOLDEN_MARK: &str = "41544f4d49584d4b02000100000000000700000000000000001000000000000009000000000000000c0000000000000004000000000000000000000065ac5b24";
 
     #[test]
     fn headers_come_back() {
         let header = segment_header();
-        assert_eq!(SegmentHeader::decode(&header.encode()), Decoded::Valid(header));
-        for number in 1..=7 {
+        for follows in [0, 1, 4, 6] {
+            let header = SegmentHeader { follows, ..header };
+            assert_eq!(SegmentHeader::decode(&header.encode()), Decoded::Valid(header));
+        }
+        let header = ManifestHeader { generation: 3, length: 70, payload_crc: 9 };
+        assert_eq!(ManifestHeader::decode(&header.encode()), Decoded::Valid(header));
+        for number in 1..=3 {
             let header = record(Kind::from_number(number).unwrap());
             let (bytes, chain) = header.encode(5);
             assert_eq!(RecordHeader::decode(&bytes, 7, 5), Some((header, chain)));
@@ -358,8 +407,8 @@ mod tests {
     }
 
     #[test]
-    fn newer_versions_and_other_algorithms_and_groups_are_foreign() {
-        for (at, value) in [(8, 2), (10, 2), (12, 1)] {
+    fn other_versions_and_other_algorithms_and_groups_are_foreign() {
+        for (at, value) in [(8, 3), (8, 1), (10, 2), (12, 1)] {
             let mut bytes = segment_header().encode();
             bytes[at] = value;
             let crc = crc32c::crc32c(&bytes[..CRC_AT]);

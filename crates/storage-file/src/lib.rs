@@ -6,9 +6,11 @@
 //! |---|---|
 //! | `storage` | [`FileStorage`]: puts log and snapshots together |
 //! | `options` | [`FileOptions`] |
+//! | `manifest` | identity, hard state, configuration, abstention: what is not log or state, in two copies |
 //! | `log` | the log's writing side: append, roll, compact |
+//! | `stock` | segments' files beside the log: a spare one, and the reserve for a full disk |
 //! | `batch` | a batch as bytes |
-//! | `recovery` | what the log's files mean after a crash: torn or corrupt (D3); pure |
+//! | `recovery` | what the files mean after a crash or damage (D3): the decision table; pure |
 //! | `snapshot` | snapshot files: write, publish, verify |
 //! | `reader` | log ranges and pieces of snapshots for another thread |
 //! | `catalog` | where the log's entries lie, in memory |
@@ -44,11 +46,13 @@ mod disk;
 mod folder;
 mod format;
 mod log;
+mod manifest;
 mod names;
 mod options;
 mod reader;
 mod recovery;
 mod snapshot;
+mod stock;
 mod storage;
 mod window;
 

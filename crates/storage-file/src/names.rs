@@ -3,6 +3,12 @@
 use atomix_protocol::{EntryId, Index, Term};
 use atomix_storage::StorageError;
 
+/// The two copies of the manifest.
+pub(crate) const MANIFESTS: [&str; 2] = ["manifest-0", "manifest-1"];
+/// A segment's file that the log has no use for, kept to be the next one.
+pub(crate) const SPARE: &str = "spare.seg";
+/// A segment's file that is used only when there is no room for another (D5).
+pub(crate) const RESERVE: &str = "reserve.seg";
 /// How far the log was synced (D3).
 pub(crate) const MARK: &str = "mark";
 /// A snapshot that is being written, or finished and not published.
@@ -25,6 +31,12 @@ pub(crate) struct Listing {
     pub(crate) segments: Vec<(u64, u64)>,
     /// Last entries and lengths of the published snapshots, ascending by index.
     pub(crate) snapshots: Vec<(EntryId, u64)>,
+    /// Lengths of the manifest's copies.
+    pub(crate) manifests: [Option<u64>; 2],
+    /// Length of the spare segment.
+    pub(crate) spare: Option<u64>,
+    /// Length of the reserve.
+    pub(crate) reserve: Option<u64>,
     /// Length of the mark file.
     pub(crate) mark: Option<u64>,
     /// Whether a snapshot was left unpublished.
@@ -41,6 +53,12 @@ impl Listing {
         for (name, length) in files {
             if name == MARK {
                 listing.mark = Some(length);
+            } else if let Some(copy) = MANIFESTS.iter().position(|manifest| *manifest == name) {
+                listing.manifests[copy] = Some(length);
+            } else if name == SPARE {
+                listing.spare = Some(length);
+            } else if name == RESERVE {
+                listing.reserve = Some(length);
             } else if name == UNPUBLISHED {
                 listing.unpublished = true;
             } else if let Some(id) = parse_segment(&name) {
@@ -87,11 +105,13 @@ mod tests {
         let (older, newer) = (EntryId::new(Term(9), Index(5)), EntryId::new(Term(2), Index(0x10)));
         let names =
             [segment(0x10), segment(9), snapshot(newer), snapshot(older), MARK.into(), UNPUBLISHED.into()];
-        let names: Vec<&str> = names.iter().map(String::as_str).chain(["lock", "notes.txt"]).collect();
+        let others = [MANIFESTS[1], SPARE, RESERVE, "lock", "notes.txt"];
+        let names: Vec<&str> = names.iter().map(String::as_str).chain(others).collect();
         let listing = listing(&names).unwrap();
         assert_eq!(listing.segments, [(9, 1), (0x10, 1)]);
         assert_eq!(listing.snapshots, [(older, 1), (newer, 1)]);
         assert_eq!((listing.mark, listing.unpublished), (Some(1), true));
+        assert_eq!((listing.manifests, listing.spare, listing.reserve), ([None, Some(1)], Some(1), Some(1)));
     }
 
     #[test]

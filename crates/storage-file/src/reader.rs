@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::catalog::{Catalog, Location, POINT_BYTES};
 use crate::format::Kind;
 use crate::log::failed;
-use crate::snapshot::{Shelf, data_at};
+use crate::snapshot::{PIECE, Shelf, data_at};
 use crate::window::Window;
 use crate::{Disk, names};
 
@@ -112,18 +112,26 @@ impl StorageReader for FileReader {
     }
 
     fn snapshot(&mut self, last: EntryId, offset: u64, bytes: usize) -> Result<Option<Bytes>, StorageError> {
-        let size = self.shelf.lock().size(last);
-        let Some(left) = size.and_then(|size| size.checked_sub(offset)) else { return Ok(None) };
-        let mut buffer = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(bytes)];
+        let Some(pieces) = self.shelf.lock().pieces(last) else { return Ok(None) };
+        let Some(left) = pieces.size.checked_sub(offset) else { return Ok(None) };
+        // Whole pieces are read, since only those can be verified: what has become damaged since it was written must not reach anybody.
+        let before = offset % PIECE as u64;
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(bytes);
+        if wanted == 0 {
+            return Ok(Some(Bytes::new()));
+        }
+        let end = (offset + wanted as u64).next_multiple_of(PIECE as u64).min(pieces.size);
+        let mut buffer = vec![0; usize::try_from(end - (offset - before)).unwrap_or(usize::MAX)];
         let name = names::snapshot(last);
-        let read = match self.disk.read_at(&name, data_at(offset), &mut buffer) {
+        let read = match self.disk.read_at(&name, data_at(offset - before), &mut buffer) {
             // Replaced by newer ones meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             result => result.map_err(failed("read", &name))?,
         };
-        if read < buffer.len() {
-            return Err(StorageError::Corrupt(format!("{name} is shorter than it says")));
+        if read < buffer.len() || !pieces.hold(offset - before, &buffer) {
+            return Err(StorageError::Corrupt(format!("{name} at {}: does not verify", data_at(offset))));
         }
-        Ok(Some(buffer.into()))
+        let before = usize::try_from(before).unwrap_or(usize::MAX);
+        Ok(Some(Bytes::from(buffer).slice(before..before + wanted)))
     }
 }

@@ -17,25 +17,59 @@ use crate::log::{failed, failed_or_full};
 use crate::{Disk, names};
 
 const MAGIC: [u8; 8] = *b"ATOMIXSN";
-/// Data is verified in pieces of this length.
-const PIECE: usize = 256 << 10;
+/// Data is verified in pieces of this length, also when a part of it is read later.
+pub(crate) const PIECE: usize = 64 << 10;
+/// How much is read at once to verify the whole.
+const VERIFIED: usize = 256 << 10;
 /// After so many bytes the writer syncs: the syncs of the log, which commits wait for, would stand behind all of them at the end.
 const SYNC_BYTES: u64 = 1 << 20;
+
+/// The data of a snapshot: its length, and the CRC of each of its pieces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pieces {
+    pub(crate) size: u64,
+    crcs: Vec<u32>,
+}
+
+impl Pieces {
+    /// Takes data that follows.
+    fn take(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let filled = (self.size % PIECE as u64) as usize;
+            let (now, later) = data.split_at(data.len().min(PIECE - filled));
+            if filled == 0 {
+                self.crcs.push(0);
+            }
+            if let Some(crc) = self.crcs.last_mut() {
+                *crc = crc32c::crc32c_append(*crc, now);
+            }
+            self.size += now.len() as u64;
+            data = later;
+        }
+    }
+
+    /// Whether whole pieces, from one that begins at `offset` on, are those that were written.
+    pub(crate) fn hold(&self, offset: u64, data: &[u8]) -> bool {
+        let first = usize::try_from(offset / PIECE as u64).unwrap_or(usize::MAX);
+        let mut wanted = self.crcs.get(first..).unwrap_or_default().iter();
+        data.chunks(PIECE).all(|piece| wanted.next() == Some(&crc32c::crc32c(piece)))
+    }
+}
 
 /// What storage thread, writer and reader share.
 #[derive(Debug, Default)]
 pub(crate) struct Shelf {
-    /// Published ones and their sizes; the newest is the last. One without a size was found by recovery, which had no need to verify
-    /// it: kept in case that the newest gets damaged. Invariant: at most two, ascending.
-    published: Vec<(EntryId, Option<u64>)>,
+    /// Published ones; the newest is the last. One without pieces was found by recovery, which had no need to verify it: kept in case
+    /// that the newest gets damaged. Invariant: at most two, ascending.
+    published: Vec<(EntryId, Option<Arc<Pieces>>)>,
     /// Complete and durable, but invisible.
-    finished: Option<SnapshotMeta>,
+    finished: Option<(SnapshotMeta, Arc<Pieces>)>,
 }
 
 impl Shelf {
-    /// Length of a published snapshot's data.
-    pub(crate) fn size(&self, last: EntryId) -> Option<u64> {
-        self.published.iter().find(|(id, _)| *id == last)?.1
+    /// A published snapshot's data.
+    pub(crate) fn pieces(&self, last: EntryId) -> Option<Arc<Pieces>> {
+        self.published.iter().find(|(id, _)| *id == last)?.1.clone()
     }
 }
 
@@ -46,6 +80,12 @@ pub(crate) struct Snapshots {
     newest: Option<SnapshotMeta>,
     /// Every file there is, whole or not, ascending by index.
     files: Vec<EntryId>,
+    /// Those that were found damaged.
+    damaged: Vec<EntryId>,
+    /// One that was written by another version.
+    foreign: Option<EntryId>,
+    /// The one that this process has published last.
+    published: Option<EntryId>,
 }
 
 impl Snapshots {
@@ -55,19 +95,33 @@ impl Snapshots {
     /// If the device refused, or one was written by a newer version.
     pub(crate) fn recover(disk: &mut dyn Disk, files: &[(EntryId, u64)]) -> Result<Snapshots, StorageError> {
         let mut shelf = Shelf::default();
-        let mut newest = None;
+        let (mut newest, mut damaged, mut foreign) = (None, Vec::new(), None);
         for (last, length) in files.iter().rev() {
             if newest.is_some() {
                 shelf.published.insert(0, (*last, None));
                 break;
             }
-            newest = verify(disk, *last, *length)?;
-            if let Some(meta) = &newest {
-                shelf.published.push((*last, Some(meta.size)));
+            match verify(disk, *last, *length)? {
+                Decoded::Valid((meta, pieces)) => {
+                    shelf.published.push((*last, Some(Arc::new(pieces))));
+                    newest = Some(meta);
+                }
+                Decoded::Foreign => foreign = Some(*last),
+                Decoded::Invalid => damaged.push(*last),
             }
         }
         let files = files.iter().map(|(last, _)| *last).collect();
-        Ok(Snapshots { shelf: Arc::new(Mutex::new(shelf)), newest, files })
+        Ok(Snapshots { shelf: Arc::new(Mutex::new(shelf)), newest, files, damaged, foreign, published: None })
+    }
+
+    /// Those that were found damaged, newest first.
+    pub(crate) fn damaged(&self) -> &[EntryId] {
+        &self.damaged
+    }
+
+    /// One that was written by another version.
+    pub(crate) fn foreign(&self) -> Option<EntryId> {
+        self.foreign
     }
 
     pub(crate) fn shelf(&self) -> &Arc<Mutex<Shelf>> {
@@ -77,6 +131,11 @@ impl Snapshots {
     /// The newest one that verifies.
     pub(crate) fn newest(&self) -> Option<&SnapshotMeta> {
         self.newest.as_ref()
+    }
+
+    /// The one that this process has published last.
+    pub(crate) fn published(&self) -> Option<EntryId> {
+        self.published
     }
 
     /// The newest one there is a file of.
@@ -94,18 +153,20 @@ impl Snapshots {
         let last = meta.last;
         // Held throughout: the writer must not begin another one in the file that is being renamed.
         let mut shelf = self.shelf.lock();
-        if shelf.finished.as_ref() != Some(meta) {
+        let Some((_, pieces)) = shelf.finished.clone().filter(|(finished, _)| finished == meta) else {
             return Err(StorageError::BadSnapshot(format!("no finished one that ends with {last}")));
-        }
+        };
         if let Some(newest) = shelf.published.last().filter(|(newest, _)| newest.index > last.index) {
             return Err(StorageError::BadSnapshot(format!("{last} is older than {}", newest.0)));
         }
         shelf.finished = None;
         let name = names::snapshot(last);
         disk.rename(names::UNPUBLISHED, &name).map_err(failed("rename to", &name))?;
-        disk.sync_dir().map_err(failed("sync", "the data directory"))?;
+        if !Mutant::B06.active() {
+            disk.sync_dir().map_err(failed("sync", "the data directory"))?;
+        }
         shelf.published.retain(|(id, _)| *id != last);
-        shelf.published.push((last, Some(meta.size)));
+        shelf.published.push((last, Some(pieces)));
         if shelf.published.len() > 2 {
             shelf.published.remove(0);
         }
@@ -113,6 +174,16 @@ impl Snapshots {
             self.files.push(last);
         }
         self.newest = Some(meta.clone());
+        self.published = Some(last);
+        Ok(())
+    }
+
+    /// Deletes the files of all but the newest two.
+    ///
+    /// # Errors
+    /// If the device refused.
+    pub(crate) fn clear(&mut self, disk: &mut dyn Disk) -> Result<(), StorageError> {
+        let shelf = self.shelf.lock();
         let kept = |file: &EntryId| shelf.published.iter().any(|(id, _)| id == file);
         for file in self.files.extract_if(.., |file| !kept(file)) {
             let name = names::snapshot(file);
@@ -120,48 +191,66 @@ impl Snapshots {
         }
         Ok(())
     }
+
+    /// Gives up the older of two snapshots, to make room. Whether there was one.
+    ///
+    /// # Errors
+    /// If the device refused.
+    pub(crate) fn drop_older(&mut self, disk: &mut dyn Disk) -> Result<bool, StorageError> {
+        let mut shelf = self.shelf.lock();
+        if shelf.published.len() < 2 {
+            return Ok(false);
+        }
+        shelf.published.remove(0);
+        drop(shelf);
+        self.clear(disk)?;
+        Ok(true)
+    }
 }
 
 /// The description of a published snapshot, if the file is what it says.
-fn verify(disk: &mut dyn Disk, last: EntryId, length: u64) -> Result<Option<SnapshotMeta>, StorageError> {
+fn verify(
+    disk: &mut dyn Disk,
+    last: EntryId,
+    length: u64,
+) -> Result<Decoded<(SnapshotMeta, Pieces)>, StorageError> {
     let name = names::snapshot(last);
     let mut read =
         |offset, buffer: &mut [u8]| disk.read_at(&name, offset, buffer).map_err(failed("read", &name));
     let mut header = [0; HEADER];
     if read(0, &mut header)? < HEADER {
-        return Ok(None);
+        return Ok(Decoded::Invalid);
     }
     match check_preamble(&header, MAGIC) {
         Decoded::Valid(()) => {}
-        Decoded::Foreign => {
-            return Err(StorageError::Foreign(format!(
-                "{name} was written by a newer version or for another group"
-            )));
-        }
-        Decoded::Invalid => return Ok(None),
+        Decoded::Foreign => return Ok(Decoded::Foreign),
+        Decoded::Invalid => return Ok(Decoded::Invalid),
     }
     let size = u64::from_le_bytes(field(&header, 16));
     let meta_length = u32::from_le_bytes(field(&header, 24));
     let meta_crc = u32::from_le_bytes(field(&header, 28));
     if (HEADER as u64).saturating_add(size).saturating_add(meta_length.into()) != length {
-        return Ok(None);
+        return Ok(Decoded::Invalid);
     }
     let mut meta = vec![0; meta_length as usize];
-    read(HEADER as u64 + size, &mut meta)?;
-    let decoded = (crc32c::crc32c(&meta) == meta_crc).then(|| codec::from_bytes::<SnapshotMeta>(&meta).ok());
-    let Some(meta) = decoded.flatten().filter(|meta| meta.last == last && meta.size == size) else {
-        return Ok(None);
-    };
-    let (mut crc, mut at, mut piece) = (0, 0, vec![0; PIECE]);
-    while at < size {
-        let wanted = usize::try_from(size - at).unwrap_or(usize::MAX).min(PIECE);
-        if read(HEADER as u64 + at, &mut piece[..wanted])? < wanted {
-            return Ok(None);
-        }
-        crc = crc32c::crc32c_append(crc, &piece[..wanted]);
-        at += wanted as u64;
+    let got = read(HEADER as u64 + size, &mut meta)?;
+    if got < meta.len() || crc32c::crc32c(&meta) != meta_crc {
+        return Ok(Decoded::Invalid);
     }
-    Ok((crc == meta.checksum).then_some(meta))
+    let Ok(meta) = codec::from_bytes::<SnapshotMeta>(&meta) else { return Ok(Decoded::Foreign) };
+    if meta.last != last || meta.size != size {
+        return Ok(Decoded::Invalid);
+    }
+    let (mut crc, mut pieces, mut data) = (0, Pieces::default(), vec![0; VERIFIED]);
+    while pieces.size < size {
+        let wanted = usize::try_from(size - pieces.size).unwrap_or(usize::MAX).min(VERIFIED);
+        if read(data_at(pieces.size), &mut data[..wanted])? < wanted {
+            return Ok(Decoded::Invalid);
+        }
+        crc = crc32c::crc32c_append(crc, &data[..wanted]);
+        pieces.take(&data[..wanted]);
+    }
+    Ok(if crc == meta.checksum { Decoded::Valid((meta, pieces)) } else { Decoded::Invalid })
 }
 
 fn encode_header(meta: &SnapshotMeta, encoded_meta: &[u8]) -> [u8; HEADER] {
@@ -185,7 +274,7 @@ pub(crate) struct FileSnapshotWriter {
     disk: Box<dyn Disk>,
     shelf: Arc<Mutex<Shelf>>,
     begun: Option<EntryId>,
-    size: u64,
+    pieces: Pieces,
     crc: u32,
     /// Bytes written since the last sync.
     unsynced: u64,
@@ -193,7 +282,7 @@ pub(crate) struct FileSnapshotWriter {
 
 impl FileSnapshotWriter {
     pub(crate) fn new(disk: Box<dyn Disk>, shelf: Arc<Mutex<Shelf>>) -> Self {
-        FileSnapshotWriter { disk, shelf, begun: None, size: 0, crc: 0, unsynced: 0 }
+        FileSnapshotWriter { disk, shelf, begun: None, pieces: Pieces::default(), crc: 0, unsynced: 0 }
     }
 
     fn seal(&mut self, meta: &SnapshotMeta) -> io::Result<()> {
@@ -204,13 +293,27 @@ impl FileSnapshotWriter {
     }
 }
 
+/// An error in words. Where there is no room, what was written takes none any more: the log needs it.
+fn note(disk: &mut dyn Disk, result: io::Result<()>, what: &str) -> Result<(), StorageError> {
+    let result = result.map_err(failed_or_full(what, names::UNPUBLISHED));
+    if matches!(result, Err(StorageError::Full(_))) {
+        match disk.remove(names::UNPUBLISHED) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove", names::UNPUBLISHED)(error));
+            }
+            _ => {}
+        }
+    }
+    result
+}
+
 impl SnapshotWriter for FileSnapshotWriter {
     fn begin(&mut self, last: EntryId) -> Result<(), StorageError> {
         let mut shelf = self.shelf.lock();
         shelf.finished = None;
-        (self.begun, self.size, self.crc, self.unsynced) = (None, 0, 0, 0);
+        (self.begun, self.pieces, self.crc, self.unsynced) = (None, Pieces::default(), 0, 0);
         let created = self.disk.allocate(names::UNPUBLISHED, HEADER as u64);
-        created.map_err(failed_or_full("create", names::UNPUBLISHED))?;
+        note(&mut *self.disk, created, "create")?;
         self.begun = Some(last);
         Ok(())
     }
@@ -218,13 +321,14 @@ impl SnapshotWriter for FileSnapshotWriter {
     fn write(&mut self, data: &[u8]) -> Result<(), StorageError> {
         // Taken while it is not known whether it went well: after an error, only another `begin` helps.
         let begun = self.begun.take().ok_or_else(|| StorageError::BadSnapshot("nothing was begun".into()))?;
-        let written = self.disk.write_at(names::UNPUBLISHED, data_at(self.size), &[data]);
-        written.map_err(failed_or_full("write", names::UNPUBLISHED))?;
-        self.size += data.len() as u64;
+        let written = self.disk.write_at(names::UNPUBLISHED, data_at(self.pieces.size), &[data]);
+        note(&mut *self.disk, written, "write")?;
+        self.pieces.take(data);
         self.crc = crc32c::crc32c_append(self.crc, data);
         self.unsynced += data.len() as u64;
         if self.unsynced >= SYNC_BYTES {
-            self.disk.sync(names::UNPUBLISHED).map_err(failed("sync", names::UNPUBLISHED))?;
+            let synced = self.disk.sync(names::UNPUBLISHED);
+            note(&mut *self.disk, synced, "sync")?;
             self.unsynced = 0;
         }
         self.begun = Some(begun);
@@ -233,12 +337,14 @@ impl SnapshotWriter for FileSnapshotWriter {
 
     fn finish(&mut self, meta: &SnapshotMeta) -> Result<(), StorageError> {
         let begun = self.begun.take();
-        let verifies = (self.size, self.crc) == (meta.size, meta.checksum);
+        let verifies = (self.pieces.size, self.crc) == (meta.size, meta.checksum);
         if (begun != Some(meta.last) || !verifies) && !Mutant::B35.active() {
             return Err(StorageError::BadSnapshot(format!("{} is not what was written", meta.last)));
         }
-        self.seal(meta).map_err(failed_or_full("write", names::UNPUBLISHED))?;
-        self.shelf.lock().finished = Some(meta.clone());
+        let sealed = self.seal(meta);
+        note(&mut *self.disk, sealed, "write")?;
+        let pieces = Arc::new(self.pieces.clone());
+        self.shelf.lock().finished = Some((meta.clone(), pieces));
         Ok(())
     }
 
@@ -247,6 +353,6 @@ impl SnapshotWriter for FileSnapshotWriter {
     }
 
     fn written(&self) -> (u64, u32) {
-        (self.size, self.crc)
+        (self.pieces.size, self.crc)
     }
 }

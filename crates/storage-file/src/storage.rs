@@ -2,20 +2,18 @@
 
 use std::fmt;
 
+use atomix_protocol::mutant::Mutant;
 use atomix_protocol::peer::SnapshotMeta;
 use atomix_protocol::{Entry, EntryId, Index, WriteBatch};
 use atomix_storage::{Recovered, SnapshotWriter, Storage, StorageError, StorageReader};
 
-use crate::format::{MARK_BYTES, Mark};
 use crate::log::{Log, failed};
-use crate::names::{self, Listing};
+use crate::manifest::{Manifest, Manifests};
+use crate::names;
 use crate::reader::FileReader;
-use crate::recovery::{self, Joint};
+use crate::recovery::{Fit, Survey, Verdict};
 use crate::snapshot::{FileSnapshotWriter, Snapshots};
 use crate::{Disk, FileOptions};
-
-/// Bytes of entries that recovery holds in memory at a time.
-const RECOVERY_BYTES: u64 = 256 << 10;
 
 /// Everything of one server in the files of one directory.
 pub struct FileStorage {
@@ -28,6 +26,7 @@ pub struct FileStorage {
 }
 
 struct Open {
+    manifests: Manifests,
     log: Log,
     snapshots: Snapshots,
 }
@@ -79,67 +78,129 @@ impl FileStorage {
 
     fn recover_all(&mut self, entry: &mut dyn FnMut(Entry)) -> Result<Recovered, StorageError> {
         let disk = &mut *self.disk;
-        let listing = Listing::of(disk.list().map_err(failed("list", "the data directory"))?)?;
-        if listing.segments.is_empty() && !listing.snapshots.is_empty() {
-            return Err(StorageError::Corrupt("there are snapshots and no log".into()));
+        let mut survey = Survey::of(disk, entry)?;
+        if let Some(refusal) = survey.refusal() {
+            return Err(refusal);
         }
-        let mark = read_mark(disk, &listing)?;
-        let mut read = |segment, offset, buffer: &mut [u8]| {
-            let name = names::segment(segment);
-            disk.read_at(&name, offset, buffer).map_err(failed("read", &name))
-        };
-        let scanned = recovery::scan(&listing.segments, mark, &mut read)?;
-        let snapshots = Snapshots::recover(disk, &listing.snapshots)?;
-        let usable = snapshots.newest().map(|meta| meta.last);
-        let joint = recovery::join(&scanned.catalog, usable, snapshots.newest_file())?;
-        if listing.unpublished {
+        let manifests = recover_manifest(disk, &mut survey)?;
+        if survey.listing.unpublished {
             disk.remove(names::UNPUBLISHED).map_err(failed("remove", names::UNPUBLISHED))?;
         }
-        let segments = listing.segments.iter().map(|(segment, _)| *segment);
-        let mut log = Log::resume(disk, self.options.clone(), scanned, segments, listing.mark.is_some())?;
+        let log = Log::resume(disk, &self.options, &survey)?;
         // What was found may have been renamed or created right before a crash of the process, and not be durable yet.
         disk.sync_dir().map_err(failed("sync", "the data directory"))?;
-        if let Joint::Reset(id) = joint {
-            log.write(disk, &WriteBatch { truncate_after: Some(id), ..WriteBatch::default() })?;
+        let Survey { snapshots, facts, verdict, damage, scanned, .. } = survey;
+        let mut open = Open { manifests, log, snapshots };
+        let start = open.snapshots.newest().map_or(EntryId::ZERO, |meta| meta.last);
+        if facts.fit == Fit::Apart && verdict != Verdict::Fresh {
+            let truncation = WriteBatch { truncate_after: Some(start), ..WriteBatch::default() };
+            match open.write(disk, &truncation) {
+                Err(StorageError::Full(_)) => open.log.owe(start),
+                result => result?,
+            }
+        } else {
+            open.note_newest(disk)?;
         }
-        let mut recovered = log.known().clone();
-        recovered.snapshot = snapshots.newest().cloned();
-        hand_out(disk, &log, &snapshots, usable.unwrap_or(EntryId::ZERO).index, entry)?;
-        self.open = Some(Open { log, snapshots });
-        Ok(recovered)
+        if open.manifests.current().abstention.is_none() {
+            open.log.drop_given_up(disk)?;
+        }
+        open.log.fill_reserve(disk)?;
+        if matches!(facts.fit, Fit::Joined | Fit::Short) {
+            scanned.kept.into_iter().for_each(entry);
+        }
+        let Manifest { identity, hard_state, configuration, abstention, .. } =
+            open.manifests.current().clone();
+        let snapshot = open.snapshots.newest().cloned();
+        self.open = Some(open);
+        Ok(Recovered { identity, hard_state, configuration, abstention, snapshot, damage })
     }
 }
 
-fn read_mark(disk: &mut dyn Disk, listing: &Listing) -> Result<Option<Mark>, StorageError> {
-    if listing.mark.is_none() {
-        return Ok(None);
+/// Makes both copies of the manifest whole, and abstention durable if anything that was acknowledged may be missing: before anything else
+/// is written (D4). Where there is no room for that, nothing else is written either until there is.
+fn recover_manifest(disk: &mut dyn Disk, survey: &mut Survey) -> Result<Manifests, StorageError> {
+    let mut manifests = Manifests::resume(&survey.copies);
+    if survey.verdict == Verdict::Fresh {
+        return Ok(manifests);
     }
-    let mut bytes = [0; MARK_BYTES as usize];
-    let read = disk.read_at(names::MARK, 0, &mut bytes).map_err(failed("read", names::MARK))?;
-    Ok(Mark::newest(&bytes[..read]))
+    let former = manifests.current().abstention;
+    let missing = (survey.verdict == Verdict::Abstain).then(|| {
+        let snapshot = survey.newest_snapshot().map_or(Index::ZERO, |last| last.index);
+        survey.ending.reach.max(survey.scanned.catalog.last().index).max(snapshot)
+    });
+    let abstention = former.into_iter().chain(missing).max();
+    let manifest = Manifest { abstention, ..manifests.current().clone() };
+    let mut stored = manifests.store(disk, manifest.clone());
+    for (name, length) in
+        [(names::SPARE, &mut survey.listing.spare), (names::RESERVE, &mut survey.listing.reserve)]
+    {
+        if matches!(stored, Err(StorageError::Full(_))) && length.take().is_some() {
+            // For what is it there?
+            disk.remove(name).map_err(failed("remove", name))?;
+            stored = manifests.store(disk, manifest.clone());
+        }
+    }
+    match stored {
+        Err(StorageError::Full(_)) => manifests.owe(manifest),
+        stored => stored?,
+    }
+    Ok(manifests)
 }
 
-/// All entries after `start`, a bounded number at a time.
-fn hand_out(
-    disk: &dyn Disk,
-    log: &Log,
-    snapshots: &Snapshots,
-    start: Index,
-    entry: &mut dyn FnMut(Entry),
-) -> Result<(), StorageError> {
-    let last = log.catalog().lock().last().index;
-    let mut next = start.next();
-    if next > last {
-        return Ok(());
+impl Open {
+    fn write(&mut self, disk: &mut dyn Disk, batch: &WriteBatch) -> Result<(), StorageError> {
+        let batch = &*self.log.with_owed(batch);
+        // What goes before the entries is durable before them; so is the word that a truncation comes.
+        let mut manifest = self.manifest().with(batch);
+        if let Some(id) = batch.truncate_after {
+            let lowest = manifest.truncated.map_or(id.index, |(_, lowest)| lowest.min(id.index));
+            manifest.truncated = Some((self.log.next_segment(), lowest));
+        }
+        self.manifests.store(disk, manifest)?;
+        if batch.truncate_after.is_some() || !batch.entries.is_empty() {
+            let identity = self.manifests.current().identity;
+            self.log.write(disk, identity, batch)?;
+            self.note_newest(disk)?;
+        }
+        if batch.abstention == Some(None) {
+            self.log.drop_given_up(disk)?;
+        }
+        Ok(())
     }
-    let mut reader = reader(disk, log, snapshots)?;
-    while next <= last {
-        let entries = reader.entries(next, last, RECOVERY_BYTES)?;
-        let entries = entries.ok_or_else(|| StorageError::Corrupt(format!("entry {next} is missing")))?;
-        next = next.plus(entries.len() as u64);
-        entries.into_iter().for_each(&mut *entry);
+
+    fn publish(&mut self, disk: &mut dyn Disk, snapshot: &SnapshotMeta) -> Result<(), StorageError> {
+        self.snapshots.publish(disk, snapshot)?;
+        self.note_newest(disk)?;
+        self.snapshots.clear(disk)
     }
-    Ok(())
+
+    /// The manifest as it should be.
+    fn manifest(&self) -> Manifest {
+        let current = self.manifests.current();
+        let (segment, segment_base) = self.log.newest_segment();
+        // One that is lost is missed until another takes its place.
+        let newest = (segment > current.segment).then_some((segment, segment_base));
+        let (segment, segment_base) = newest.unwrap_or((current.segment, current.segment_base));
+        // A crash may have come between publishing one and naming it here.
+        let known = self.snapshots.newest().map(|meta| meta.last).into_iter().chain(current.snapshot);
+        let known = known.max_by_key(|last| (last.index, last.term));
+        let snapshot = self.snapshots.published().or(known);
+        let truncated = current.truncated.filter(|(segment, _)| *segment >= self.log.oldest_segment());
+        Manifest { truncated, segment, segment_base, snapshot, ..current.clone() }
+    }
+
+    /// Has the manifest name the newest segment and snapshot, so that they are missed if they are lost.
+    fn note_newest(&mut self, disk: &mut dyn Disk) -> Result<(), StorageError> {
+        let manifest = self.manifest();
+        if manifest == *self.manifests.current() {
+            return Ok(());
+        }
+        match self.manifests.store(disk, manifest) {
+            // What it is about is durable without it. The next write comes back to it.
+            Err(StorageError::Full(_)) => Ok(()),
+            result => result,
+        }
+    }
 }
 
 fn reader(disk: &dyn Disk, log: &Log, snapshots: &Snapshots) -> Result<FileReader, StorageError> {
@@ -158,23 +219,29 @@ impl Storage for FileStorage {
         if batch.is_empty() {
             return self.failed.clone().map_or(Ok(()), Err);
         }
-        self.run(|disk, open| open.log.write(disk, batch))
+        let result = self.run(|disk, open| open.write(disk, batch));
+        if Mutant::B03.active() && batch.hard_state.is_some_and(|state| state.voted_for.is_some()) {
+            return Ok(());
+        }
+        result
     }
 
     fn publish(&mut self, snapshot: &SnapshotMeta) -> Result<(), StorageError> {
-        self.run(|disk, open| {
-            if open.log.is_fresh() {
-                // Snapshots without a log mean that the log was lost, and the vote with it.
-                open.log.write(disk, &WriteBatch::default())?;
-            }
-            open.snapshots.publish(disk, snapshot)
-        })
+        self.run(|disk, open| open.publish(disk, snapshot))
     }
 
     fn compact(&mut self, through: Index) -> Result<(), StorageError> {
         self.run(|disk, open| match open.snapshots.oldest() {
             Some(oldest) => open.log.compact(disk, through.min(oldest.index)),
             None => Ok(()),
+        })
+    }
+
+    fn has_room(&mut self) -> Result<bool, StorageError> {
+        self.run(|disk, open| {
+            let filled = open.log.fill_reserve(disk)?;
+            // Of two snapshots, the older is a precaution that can be done without.
+            Ok(filled || open.snapshots.drop_older(disk)? && open.log.fill_reserve(disk)?)
         })
     }
 

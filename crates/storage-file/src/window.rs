@@ -3,7 +3,7 @@
 use atomix_storage::StorageError;
 use bytes::Bytes;
 
-use crate::format::{HEADER, RecordHeader, record_bytes};
+use crate::format::{ALIGNMENT, HEADER, RecordHeader, SEGMENT_AT, record_bytes};
 
 /// What one read asks for.
 const WINDOW: usize = 256 << 10;
@@ -19,9 +19,8 @@ pub(crate) struct Window<'a, 'b> {
     /// What one read asks for.
     ahead: usize,
     start: u64,
-    data: Vec<u8>,
-    /// How many bytes of `data` are the file's.
-    filled: usize,
+    /// What the file holds from `start` on. Payloads are pieces of it, not copies.
+    held: Bytes,
 }
 
 /// A record that is whole.
@@ -37,43 +36,64 @@ impl<'a, 'b> Window<'a, 'b> {
     /// `expected` is about how many bytes will be read in all.
     pub(crate) fn new(read: &'a mut Read<'b>, segment: u64, expected: u64) -> Self {
         let ahead = usize::try_from(expected).unwrap_or(WINDOW).clamp(HEADER, WINDOW);
-        Window { read, segment, ahead, start: 0, data: Vec::new(), filled: 0 }
+        Window { read, segment, ahead, start: 0, held: Bytes::new() }
     }
 
     /// `length` bytes at `offset`; `None` if the file ends before. Memory is taken for bytes that are there, not for a length
     /// that damaged bytes claim.
     pub(crate) fn bytes(&mut self, offset: u64, length: usize) -> Result<Option<&[u8]>, StorageError> {
-        let held = offset.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
-        if let Some(at) = held.filter(|at| at.checked_add(length).is_some_and(|end| end <= self.filled)) {
-            return Ok(Some(&self.data[at..at + length]));
+        match self.place(offset, length) {
+            Some(at) => Ok(Some(&self.held[at..at + length])),
+            None => {
+                self.load(offset, length)?;
+                Ok(self.held.get(..length))
+            }
         }
-        (self.start, self.filled) = (offset, 0);
-        while self.filled < length && self.fill()? {}
-        Ok(self.data[..self.filled].get(..length))
     }
 
-    /// Reads on behind what is held. False at the end of the file.
-    fn fill(&mut self) -> Result<bool, StorageError> {
-        let wanted = self.filled + self.ahead;
-        if self.data.len() < wanted {
-            self.data.resize(wanted, 0);
+    /// Where bytes lie in what is held, if they do.
+    fn place(&self, offset: u64, length: usize) -> Option<usize> {
+        let at = usize::try_from(offset.checked_sub(self.start)?).ok()?;
+        (at.checked_add(length)? <= self.held.len()).then_some(at)
+    }
+
+    /// Reads from `offset` on until `length` bytes are held, or the file ends.
+    fn load(&mut self, offset: u64, length: usize) -> Result<(), StorageError> {
+        self.held = Bytes::new();
+        let mut data = Vec::new();
+        let mut filled = 0;
+        loop {
+            data.resize(filled + self.ahead, 0);
+            let got = (self.read)(self.segment, offset + filled as u64, &mut data[filled..])?;
+            filled += got;
+            if got < self.ahead || filled >= length {
+                break;
+            }
         }
-        let got =
-            (self.read)(self.segment, self.start + self.filled as u64, &mut self.data[self.filled..wanted])?;
-        self.filled += got;
-        Ok(got == self.ahead)
+        data.truncate(filled);
+        (self.start, self.held) = (offset, data.into());
+        Ok(())
     }
 
     /// The bytes from `offset` on, as many as one read yields; none at the end of the file.
     pub(crate) fn chunk(&mut self, offset: u64) -> Result<&[u8], StorageError> {
-        (self.start, self.filled) = (offset, 0);
-        self.fill()?;
-        Ok(&self.data[..self.filled])
+        self.load(offset, 0)?;
+        Ok(&self.held)
     }
 
     /// Whether all the bytes that were read last are zero: most of a segment is, and comparing is faster than searching.
     pub(crate) fn is_zero(&self) -> bool {
-        self.data[..self.filled].chunks(WINDOW).all(|piece| piece == &ZEROS[..piece.len()])
+        self.held.chunks(WINDOW).all(|piece| piece == &ZEROS[..piece.len()])
+    }
+
+    /// Where, in what was read last, a record of a segment could begin, counted from its beginning: those that end beyond it among them.
+    pub(crate) fn resembling(&self, segment: u64) -> impl Iterator<Item = u64> + '_ {
+        let wanted = segment.to_le_bytes();
+        let here = &self.held;
+        (0..here.len()).step_by(ALIGNMENT as usize).filter_map(move |at| {
+            let named = here.get(at + SEGMENT_AT..at + SEGMENT_AT + 8).is_none_or(|named| named == wanted);
+            named.then_some(at as u64)
+        })
     }
 
     /// The 64 bytes at `offset`.
@@ -93,8 +113,12 @@ impl<'a, 'b> Window<'a, 'b> {
 
     /// The payload of the record at `offset`, of that length.
     pub(crate) fn payload(&mut self, offset: u64, length: u32) -> Result<Bytes, StorageError> {
-        let bytes = self.bytes(offset + HEADER as u64, length as usize)?.map(Bytes::copy_from_slice);
-        bytes.ok_or_else(|| StorageError::Corrupt(format!("log segment {} became shorter", self.segment)))
+        let (offset, length) = (offset + HEADER as u64, length as usize);
+        if self.place(offset, length).is_none() {
+            self.load(offset, length)?;
+        }
+        let piece = self.place(offset, length).map(|at| self.held.slice(at..at + length));
+        piece.ok_or_else(|| StorageError::Corrupt(format!("log segment {} became shorter", self.segment)))
     }
 }
 

@@ -6,10 +6,12 @@
 
 mod crash_disk;
 
+use atomix_storage::{Recovered, Storage, StorageError};
+
 use crash_disk::workload::{
     Model, Step, abstain, append, configure, entry, id, identify, index, replace, run, term, vote,
 };
-use crash_disk::{CrashDisk, Fate, Image, Operation, open};
+use crash_disk::{CrashDisk, Fate, Image, Opened, Operation, open};
 
 /// The unsynced operations before the last few are all kept or all dropped; of the last few, every combination is tried.
 const FATES_COMBINED: usize = 3;
@@ -245,8 +247,18 @@ fn used(ran: &Ran, entries: usize) -> usize {
     segment.iter().rposition(|byte| *byte != 0).unwrap() + 1
 }
 
-/// Of the first batch of a segment only the header came to the disk. The segment is used, and what older ones say is repeated in
-/// it before they go.
+/// The last write that begins a segment.
+fn last_begun(ran: &Ran) -> usize {
+    let begins =
+        |done: &Operation| matches!(done, Operation::Write { bytes, .. } if bytes.starts_with(b"ATOMIXLG"));
+    ran.disk.operations().iter().rposition(begins).unwrap()
+}
+
+fn segments(image: &Image) -> usize {
+    image.names().iter().filter(|name| name.starts_with("log-")).count()
+}
+
+/// Of the first batch of a segment only the header came to the disk. The segment is used, and the older one goes when it may.
 #[test]
 fn a_segment_that_begins_with_a_torn_batch() {
     let configured = configure(index(0));
@@ -258,8 +270,7 @@ fn a_segment_that_begins_with_a_torn_batch() {
         append(entries(1, 4..=5, 300)),
     ];
     let ran = ran(&steps);
-    let operations = ran.disk.operations();
-    let write = operations.iter().rposition(|done| matches!(done, Operation::Sync { .. })).unwrap() - 1;
+    let write = last_begun(&ran);
     for header in [64, 200] {
         let image = ran
             .disk
@@ -275,23 +286,21 @@ fn a_segment_that_begins_with_a_torn_batch() {
                 run(&mut opened.storage, &step).unwrap();
                 model.apply(&step);
             }
-            let left = disk.image().names().into_iter().filter(|name| name.ends_with(".seg")).count();
-            assert_eq!(left, if compact_first { 2 } else { 1 }, "the older segment goes once it is repeated");
+            assert_eq!(segments(&disk.image()), 1, "the older segment goes");
+            assert!(disk.image().names().contains(&"spare.seg".to_owned()), "its file is kept for the next");
             drop(opened);
             assert!(model.is(&open(&disk, SEGMENT).unwrap()));
         }
     }
 }
 
-/// A segment whose header never came to the disk is removed.
+/// A segment whose header never came to the disk: its file is kept for the next.
 #[test]
 fn a_segment_without_a_header() {
     let ran = ran(&[identify(), append(entries(1, 1..=2, 250)), append(entries(1, 3..=4, 300))]);
-    let operations = ran.disk.operations();
-    let write = operations.iter().rposition(|done| matches!(done, Operation::Sync { .. })).unwrap() - 1;
+    let write = last_begun(&ran);
     for fate in [Fate::Dropped, Fate::FirstBytes(10), Fate::LastSectors(1)] {
         let image = ran.disk.crash(write + 1, |number| if number == write { fate } else { Fate::Kept });
-        let segments = |image: &Image| image.names().iter().filter(|name| name.ends_with(".seg")).count();
         assert_eq!(segments(&image), 2);
         let (disk, mut model) = recovers(image, ran.allowed(write + 1), &format!("{fate:?}"));
         assert_eq!((segments(&disk.image()), model.log.len()), (1, 2), "{fate:?}");
@@ -302,8 +311,13 @@ fn a_segment_without_a_header() {
 /// The order of calls to the disk is part of the contract: one write, one sync and the mark per batch.
 #[test]
 fn operations_per_batch() {
-    let ran =
-        ran(&[identify(), append(entries(1, 1..=1, 10)), vote(term(2)), append(entries(2, 2..=20, 20))]);
+    let ran = ran(&[
+        identify(),
+        append(entries(1, 1..=1, 10)),
+        vote(term(2)),
+        append(entries(2, 2..=3, 20)),
+        append(entries(2, 4..=20, 20)),
+    ]);
     let kinds = |from: usize, until: usize| -> Vec<&'static str> {
         let kind = |operation: &Operation| match operation {
             Operation::Allocate { .. } => "allocate",
@@ -315,14 +329,22 @@ fn operations_per_batch() {
         ran.disk.operations()[from..until].iter().map(kind).collect()
     };
     let steps: Vec<_> = ran.states.windows(2).map(|pair| kinds(pair[0].0, pair[1].0)).collect();
+    let copy = ["allocate", "write", "sync", "sync names"];
     assert_eq!(
         steps[0],
-        ["sync names", "allocate", "allocate", "write", "sync", "sync names", "write"],
-        "the first"
+        [&["sync names", "allocate", "sync names"][..], &copy, &copy].concat(),
+        "the manifest"
     );
-    assert_eq!(steps[1], ["write", "sync", "write"]);
-    assert_eq!(steps[2], ["write", "sync", "write"]);
-    assert_eq!(steps[3], ["allocate", "write", "sync", "sync names", "write"], "in a new segment");
+    let both_copies = ["write", "sync", "write", "sync"];
+    let begun = ["allocate", "sync names", "write", "sync", "write"];
+    assert_eq!(
+        steps[1],
+        [&["allocate"][..], &begun, &both_copies].concat(),
+        "the mark and the first segment"
+    );
+    assert_eq!(steps[2], both_copies, "term and vote");
+    assert_eq!(steps[3], ["write", "sync", "write"], "a batch: one write, one sync, and the mark");
+    assert_eq!(steps[4], [&begun[..], &both_copies].concat(), "in a new segment");
 }
 
 /// An error at any operation: nothing is written after it, and a restart finds what was acknowledged.
@@ -389,28 +411,123 @@ fn a_killed_process_and_then_a_power_cut() {
         for fate in fates() {
             let image = disk.crash(disk.operations().len(), |_| fate);
             let again = open(&CrashDisk::new(image), SEGMENT).unwrap();
-            assert_eq!(again.recovered, found.recovered, "killed at {killed}, {fate:?}");
+            let damage = found.recovered.damage.clone();
+            let again_recovered = Recovered { damage, ..again.recovered };
+            assert_eq!(again_recovered, found.recovered, "killed at {killed}, {fate:?}");
             assert_eq!(again.entries, found.entries, "killed at {killed}, {fate:?}");
         }
     }
 }
 
-/// No room for a new segment: the batch is refused, nothing is lost, and once there is room it goes on (D5).
+/// No room for a new segment: the reserve is used. Then the batch is refused, nothing is lost, and once there is room it goes on (D5).
 #[test]
 fn a_full_disk_is_not_final() {
     let disk = CrashDisk::new(Image::default());
     let mut opened = open(&disk, SEGMENT).unwrap();
     let mut model = Model::default();
-    for step in [identify(), append(entries(1, 1..=1, 500))] {
-        run(&mut opened.storage, &step).unwrap();
-        model.apply(&step);
+    let mut step = |opened: &mut Opened, step: &Step| {
+        let done = run(&mut opened.storage, step);
+        if done.is_ok() {
+            model.apply(step);
+        }
+        done
+    };
+    for one in [identify(), append(entries(1, 1..=1, 500))] {
+        step(&mut opened, &one).unwrap();
     }
-    let step = append(entries(1, 2..=2, 500));
-    disk.fail(disk.attempts(), std::io::ErrorKind::StorageFull);
-    let refused = run(&mut opened.storage, &step);
-    assert!(matches!(refused, Err(atomix_storage::StorageError::Full(_))), "{refused:?}");
-    run(&mut opened.storage, &step).unwrap();
-    model.apply(&step);
+    assert!(opened.storage.has_room().unwrap());
+    disk.fill(true);
+    step(&mut opened, &append(entries(1, 2..=2, 500))).unwrap();
+    assert!(!opened.storage.has_room().unwrap(), "the reserve is used");
+    step(&mut opened, &vote(term(3))).unwrap();
+    let third = append(entries(1, 3..=3, 500));
+    let refused = step(&mut opened, &third);
+    assert!(matches!(refused, Err(StorageError::Full(_))), "{refused:?}");
+    drop(opened);
+    // The same in the next process.
+    let mut opened = open(&disk, SEGMENT).unwrap();
+    assert!(!opened.storage.has_room().unwrap());
+    let refused = step(&mut opened, &third);
+    assert!(matches!(refused, Err(StorageError::Full(_))), "{refused:?}");
+    disk.fill(false);
+    step(&mut opened, &third).unwrap();
+    assert!(opened.storage.has_room().unwrap(), "there is a reserve again");
     drop(opened);
     assert!(model.is(&open(&disk, SEGMENT).unwrap()));
+}
+
+/// Of two snapshots the older goes when there is no room otherwise.
+#[test]
+fn a_full_disk_takes_the_older_snapshot() {
+    let disk = CrashDisk::new(Image::default());
+    let mut opened = open(&disk, SEGMENT).unwrap();
+    let steps = [
+        identify(),
+        append(entries(1, 1..=3, 300)),
+        Step::Publish(id(term(1), index(2))),
+        Step::Publish(id(term(1), index(3))),
+    ];
+    steps.iter().for_each(|step| run(&mut opened.storage, step).unwrap());
+    let snapshots =
+        |disk: &CrashDisk| disk.image().names().iter().filter(|name| name.ends_with(".snap")).count();
+    assert_eq!(snapshots(&disk), 2);
+    disk.fill(true);
+    run(&mut opened.storage, &append(entries(1, 4..=4, 700))).unwrap();
+    assert!(!opened.storage.has_room().unwrap());
+    assert_eq!(snapshots(&disk), 1);
+}
+
+/// A start on a full disk: also with damage, a lost copy of the manifest, or a snapshot that the log does not reach. It comes up, and
+/// goes on once there is room.
+#[test]
+fn a_start_on_a_full_disk() {
+    let installed = [identify(), append(entries(1, 1..=3, 100)), Step::Publish(id(term(2), index(9)))];
+    let long = [identify(), vote(term(1)), append(entries(1, 1..=3, 100)), append(entries(1, 4..=6, 100))];
+    let lose = |names: &'static [&'static str]| {
+        move |image: &mut Image| names.iter().for_each(|name| image.remove(name))
+    };
+    type Change = Box<dyn Fn(&mut Image)>;
+    let cases: [(&[Step], Change); 5] = [
+        (&installed, Box::new(lose(&["reserve.seg"]))),
+        (&installed, Box::new(lose(&["reserve.seg", "manifest-1", "mark"]))),
+        (&long, Box::new(lose(&["reserve.seg", "manifest-0"]))),
+        (&long, Box::new(lose(&["manifest-1"]))),
+        (
+            &long,
+            Box::new(|image| {
+                image.remove("reserve.seg");
+                image.remove("manifest-0");
+                image.file_mut("log-0000000000000001.seg")[100] ^= 1;
+            }),
+        ),
+    ];
+    for (number, (steps, change)) in cases.iter().enumerate() {
+        let ran = ran(steps);
+        let mut model = ran.states.last().unwrap().1.clone();
+        let mut image = ran.disk.image();
+        change(&mut image);
+        let disk = CrashDisk::new(image);
+        disk.fill(true);
+        let mut found = open(&disk, SEGMENT).unwrap_or_else(|error| panic!("case {number}: {error}"));
+        let damaged = number == 4;
+        assert_eq!(model.is(&found), !damaged, "case {number}: {:?}", found.recovered);
+        assert_eq!(found.recovered.abstention, damaged.then_some(index(6)), "case {number}");
+        model.restart();
+        let next =
+            if damaged { entries(1, 1..=6, 10) } else { entries(3, model.last().index.0 + 1..=10, 10) };
+        let step = append(next);
+        // Some have room in what is there; the others are refused, and nothing of it counts.
+        let refused = run(&mut found.storage, &step);
+        assert!(matches!(refused, Ok(()) | Err(StorageError::Full(_))), "case {number}: {refused:?}");
+        if refused.is_err() {
+            disk.fill(false);
+            run(&mut found.storage, &step).unwrap_or_else(|error| panic!("case {number}: {error}"));
+        }
+        model.apply(&step);
+        drop(found);
+        let found = open(&disk, SEGMENT).unwrap();
+        let same = if damaged { found.entries.len() == 6 } else { model.is(&found) };
+        assert!(same, "case {number}: {:?} {:?}", found.recovered, found.entries);
+        assert_eq!(found.recovered.abstention, damaged.then_some(index(6)), "case {number}");
+    }
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -67,6 +67,15 @@ fn a_prepared_file_is_taken_over() {
     disk.prepare("same", 700_000);
     disk.allocate("same", 700_000).unwrap();
     assert_eq!(contents(&mut disk, "same"), vec![0; 700_000]);
+    disk.prepare("not yet", 3_000_000);
+    disk.allocate("another", 10).unwrap();
+    let inode = || std::fs::metadata(folder.path().join("not yet")).map(|file| file.ino()).ok();
+    while std::fs::metadata(folder.path().join("not yet")).map_or(0, |file| file.len()) < 3_000_000 {
+        std::thread::yield_now();
+    }
+    let before = inode();
+    disk.allocate("not yet", 3_000_000).unwrap();
+    assert_eq!(inode(), before, "made a second time, though only another file was asked for in between");
     disk.prepare("longer", 10);
     disk.allocate("longer", 20).unwrap();
     assert_eq!(contents(&mut disk, "longer"), [0; 20]);

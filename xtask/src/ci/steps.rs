@@ -54,6 +54,10 @@ pub(super) const STEPS: &[Step] = &[
     step("examples", xtask!["examples"]),
     step("sim", xtask!["sim", "--seeds", "0..600"]),
     step("mutants", xtask!["mutants", "--rotating"; "mutants"]),
+    step("kills", xtask!["killpoints", "--points", "30"]),
+    step("eio", xtask!["killpoints", "--eio"]),
+    step("powercuts", xtask!["powercut", "--cuts", "40"]),
+    step("full disks", xtask!["full-disk", "--rounds", "1"]),
     step("demo", &["run", "--quiet", "--locked", "--", "demo"]),
 ];
 

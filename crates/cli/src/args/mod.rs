@@ -34,7 +34,8 @@ Examples:
 
 Exit codes:
   0 done · 1 refused · 2 usage · 3 unreachable · 4 outcome unknown · 5 lock lost
-  6 data directory foreign, unwritable, in use or corrupt · 7 duplicate identity · 130 interrupted
+  6 data directory foreign, unwritable, in use or corrupt, or its disk failed · 7 duplicate identity
+  130 interrupted
   `lock run` passes on its command's own, 128 and the signal if one ended it.";
 
 /// Coordination that survives the loss of any minority of its servers.
@@ -108,6 +109,8 @@ The servers listed form the cluster together the first time: all must be up. Aft
 the same arguments restart a server. One that joins is taken in by the leader, and votes when it has caught up; ended before that,
 it goes on when it is started again, unless its log no longer shows that it never had its vote (a snapshot took its place): then its
 status says so, and `atomix member promote` gives it one. With --as learner it waits for `atomix member add`, which gives it its vote.
+A disk that fails ends a server's service, not its process: it lets another lead, says why in its log and its status, and exits with 6
+when it is ended. While a disk is full, the server is not ready, and the cluster takes commands if enough others have room.
 Logs go to standard error; ATOMIX_LOG=debug says more. SIGTERM and SIGINT end the server cleanly: a leader hands
 over first.")]
 pub struct Serve {
@@ -148,6 +151,9 @@ pub struct Serve {
     /// Take a snapshot when the log since the last one is longer than this, and than that snapshot [default: 64 MiB]
     #[arg(long, value_name = "BYTES")]
     pub snapshot_log_bytes: Option<u64>,
+    /// Length of a segment of the log
+    #[arg(long, value_name = "BYTES", hide = true)]
+    pub segment_bytes: Option<u64>,
     /// End when standard input closes
     #[arg(long, hide = true)]
     pub exit_with_stdin: bool,

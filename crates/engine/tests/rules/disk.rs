@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use atomix_engine::{Input, Output, Recovered};
 use atomix_protocol::peer::SnapshotMeta;
-use atomix_protocol::{Configuration, Entry, EntryId, HardState, Identity, WriteBatch};
+use atomix_protocol::{Configuration, Entry, EntryId, HardState, Identity, Index, WriteBatch};
 use atomix_raft::ChunkOutcome;
 use bytes::Bytes;
 
@@ -15,6 +15,9 @@ pub(crate) struct Disk {
     pub(crate) configuration: Option<Configuration>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) snapshot: Option<(SnapshotMeta, Bytes)>,
+    pub(crate) abstention: Option<Index>,
+    /// What the next start finds damaged.
+    pub(crate) damage: Vec<String>,
     receiving: Vec<u8>,
     finished: BTreeMap<EntryId, (SnapshotMeta, Bytes)>,
 }
@@ -26,15 +29,24 @@ impl Disk {
             identity: self.identity,
             hard_state: self.hard_state,
             configuration: self.configuration.clone(),
-            abstention: None,
+            abstention: self.abstention,
+            damage: self.damage.clone(),
             snapshot: self.snapshot.clone(),
             entries: self.entries.iter().filter(|entry| entry.id.index > after.index).cloned().collect(),
         }
     }
 
+    /// The log is damaged behind so many entries.
+    pub(crate) fn lose(&mut self, keep: usize) {
+        self.abstention = self.abstention.max(self.entries.last().map(|entry| entry.id.index));
+        self.entries.truncate(keep);
+        self.damage = vec!["log segment 3 at 4096: a payload that does not verify".into()];
+    }
+
     fn write(&mut self, batch: WriteBatch) {
         self.identity = batch.identity.or(self.identity);
         self.configuration = batch.configuration.or(self.configuration.take());
+        self.abstention = batch.abstention.unwrap_or(self.abstention);
         self.hard_state = batch.hard_state.unwrap_or(self.hard_state);
         if let Some(after) = batch.truncate_after {
             let holds = after == EntryId::ZERO || self.entries.iter().any(|entry| entry.id == after);

@@ -176,6 +176,7 @@ fn e2_a_follower_trims_what_the_log_says_and_tells_nobody() {
         term: Term(1),
         prev: EntryId::ZERO,
         leader_commit: Index(6),
+        last_index: Index(0),
         time: ClusterTime(1),
         promise_ms: 0,
         round: Round(1),

@@ -45,6 +45,7 @@ fn peer_messages(a: u64, b: u64) -> Vec<PeerMessage> {
             term: Term(a),
             prev: id(b, a),
             leader_commit: Index::ZERO,
+            last_index: Index(0),
             time: ClusterTime(b),
             promise_ms: 0,
             round: Round(a),
@@ -53,6 +54,8 @@ fn peer_messages(a: u64, b: u64) -> Vec<PeerMessage> {
         PeerMessage::AppendEntriesReply(AppendEntriesReply {
             term: Term(a),
             round: Round(b),
+            room: true,
+            abstains: false,
             outcome: AppendOutcome::Durable(Index(b)),
         }),
         PeerMessage::InstallSnapshotReply(InstallSnapshotReply {

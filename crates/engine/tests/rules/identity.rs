@@ -55,6 +55,7 @@ fn heartbeat(term: u64) -> PeerMessage {
         term: Term(term),
         prev: EntryId::ZERO,
         leader_commit: Index::ZERO,
+        last_index: Index(0),
         time: ClusterTime(0),
         promise_ms: 0,
         round: Round(1),

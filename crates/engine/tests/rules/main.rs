@@ -3,9 +3,12 @@
 mod bootstrap;
 mod chaos;
 mod clients;
+mod damaged;
 mod disk;
 mod events;
+mod failed;
 mod failover;
+mod full;
 mod hand_over;
 mod handshake;
 mod hostile;

@@ -212,6 +212,7 @@ fn follower_with_a_due_snapshot() -> (Solo, LinkId, SnapshotMeta) {
         term: Term(1),
         prev: EntryId::ZERO,
         leader_commit: Index(5),
+        last_index: Index(0),
         time: ClusterTime(1),
         promise_ms: 0,
         round: Round(1),

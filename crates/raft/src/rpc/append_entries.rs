@@ -93,6 +93,7 @@ impl Raft {
             term: self.hard_state.term,
             prev,
             leader_commit: self.commit_index,
+            last_index: self.log.last().index,
             time: self.clock.now(now),
             promise_ms: self.promise_ms(),
             round: self.round(),
@@ -170,6 +171,8 @@ impl Raft {
         if !self.hear_leader(now, from, message.term, message.time, message.round) {
             return;
         }
+        let end = message.prev.index.plus(message.entries.len() as u64);
+        self.note_leaders_last(message.last_index.max(end));
         self.following.fresh = Some((now, message.leader_commit));
         self.promise(now, from, message.round, message.promise_ms);
         let prompt = message.entries.is_empty() || message.round > self.following.answered;
@@ -262,11 +265,12 @@ impl Raft {
     pub(crate) fn reply_append(&mut self, to: ServerId, outcome: AppendOutcome) {
         let round = match outcome {
             AppendOutcome::StaleTerm => Round::ZERO,
-            AppendOutcome::Unpromised => self.following.round,
-            AppendOutcome::Durable(_) | AppendOutcome::Mismatch { .. } => self.following.promised,
+            AppendOutcome::Unpromised | AppendOutcome::Mismatch { .. } => self.following.round,
+            AppendOutcome::Durable(_) => self.following.promised,
         };
         self.following.answered = self.following.answered.max(round);
-        let reply = AppendEntriesReply { term: self.hard_state.term, round, outcome };
+        let (term, room, abstains) = (self.hard_state.term, self.room, self.abstains());
+        let reply = AppendEntriesReply { term, round, room, abstains, outcome };
         self.send(to, PeerMessage::AppendEntriesReply(reply));
     }
 
@@ -286,12 +290,16 @@ impl Raft {
         }
         let State::Leader(leader) = &mut self.state else { return };
         let Some(progress) = leader.progress.get_mut(&from) else { return };
-        let promised = reply.outcome != AppendOutcome::Unpromised;
+        if current {
+            (progress.room, progress.abstains) = (reply.room, reply.abstains);
+        }
+        let promised = matches!(reply.outcome, AppendOutcome::Durable(_));
         if current && promised && reply.round <= leader.reads.round {
             progress.promised = progress.promised.max(reply.round);
         }
         match reply.outcome {
             AppendOutcome::Durable(index) => {
+                progress.acknowledged = progress.acknowledged.max(reply.round);
                 if !current {
                     progress.durable_unchecked(index.min(self.log.last().index)); // B17
                 }
@@ -302,7 +310,9 @@ impl Raft {
                 }
             }
             AppendOutcome::Mismatch { prev, hint } => {
-                progress.mismatch(prev, hint, &self.log);
+                let before = progress.match_index();
+                progress.mismatch(prev, hint, reply.round, &self.log);
+                self.marks.match_went_back += u64::from(progress.match_index() < before);
             }
             AppendOutcome::StaleTerm | AppendOutcome::Unpromised => {}
         }

@@ -40,7 +40,8 @@ impl Raft {
             self.marks.prevote_refused_sticky += 1;
             self.marks.promise_kept += u64::from(self.is_bound(now, None));
         }
-        let granted = eligible && !sticky;
+        let granted = eligible && !sticky && !self.abstains();
+        self.marks.vote_abstained += u64::from(eligible && !sticky && !granted);
         if granted {
             self.timers.postpone_fast(now, &mut self.rng);
         }

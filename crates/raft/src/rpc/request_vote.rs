@@ -48,7 +48,9 @@ impl Raft {
             self.adopt_term(now, message.term);
         }
         let free = self.hard_state.voted_for.is_none_or(|candidate| candidate == from) && !bound;
-        let granted = message.term == self.hard_state.term && free && self.is_up_to_date(message.last);
+        let would = message.term == self.hard_state.term && free && self.is_up_to_date(message.last);
+        let granted = would && !self.abstains();
+        self.marks.vote_abstained += u64::from(would && !granted);
         if granted {
             self.hard_state.voted_for = Some(from);
             self.timers.stop_fast();

@@ -104,6 +104,10 @@ fn a_stale_refusal_takes_back_nothing() {
         assert_eq!(appends(&machine.hear(2, stale)), [], "nothing is sent again");
         assert_eq!((machine.raft.commit_index(), machine.matched(2)), (Index(4), 4));
     }
+    // Nor when entry 4 is what a heartbeat names. A follower that has less says so in a later round than it had more.
+    machine.pass(50);
+    machine.hear(2, mismatch(3, 1, id(3, 4), EntryId::ZERO));
+    assert_eq!(machine.matched(2), 4);
     // Entry 5 may be on a quorum by now, though nobody here knows.
     machine.propose(b"command");
     machine.hear(2, append(9, EntryId::ZERO, vec![], 0));

@@ -64,6 +64,7 @@ fn an_append_before_the_snapshot_is_answered() {
         configuration: configuration(3, 0),
         snapshot: Some(meta),
         entries: vec![entry(2, 10)],
+        abstention: None,
     };
     let mut machine = Machine::follower(3, &[]);
     machine.raft = Raft::new(Config::default(), server(1), recovered, 7, machine.now);

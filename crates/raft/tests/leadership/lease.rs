@@ -136,7 +136,13 @@ fn within_a_promise_nobody_gets_a_vote_or_a_pre_vote() {
         assert!(granted(&machine.hear(from, message.clone())), "{from} {message:?}");
     }
     let mut machine = promised();
-    let later = AppendEntriesReply { term: Term(7), round: Round(0), outcome: AppendOutcome::StaleTerm };
+    let later = AppendEntriesReply {
+        term: Term(7),
+        round: Round(0),
+        room: true,
+        abstains: false,
+        outcome: AppendOutcome::StaleTerm,
+    };
     machine.hear(2, PeerMessage::AppendEntriesReply(later));
     assert_eq!(machine.raft.term(), Term(7));
     assert!(!granted(&machine.hear(2, request(7, None))), "a later term forgets no promise");
@@ -211,7 +217,13 @@ fn etcd_12704_a_timeout_now_lifts_promises_through_the_round_it_names() {
 fn a_promise_that_could_not_be_kept_across_a_restart_is_not_made() {
     let mut machine = promised();
     let answer = |round, outcome| {
-        PeerMessage::AppendEntriesReply(AppendEntriesReply { term: Term(3), round: Round(round), outcome })
+        PeerMessage::AppendEntriesReply(AppendEntriesReply {
+            term: Term(3),
+            round: Round(round),
+            room: true,
+            abstains: false,
+            outcome,
+        })
     };
     let (durable, unpromised) = (AppendOutcome::Durable(Index(0)), AppendOutcome::Unpromised);
     let said = machine.hear(1, append(3, 6, 301));
@@ -248,12 +260,13 @@ fn a_promise_that_is_refused_extends_no_lease_and_holds_up_no_read() {
     let mut leader = one_of_three(1, config(), Term(0));
     leader.lead();
     let (term, outcome) = (leader.raft.term(), AppendOutcome::Durable(Index(1)));
-    let durable = AppendEntriesReply { term, round: Round(0), outcome };
+    let durable = AppendEntriesReply { term, round: Round(0), room: true, abstains: false, outcome };
     leader.hear(2, PeerMessage::AppendEntriesReply(durable.clone()));
     leader.raft.read(leader.now, 7).unwrap();
     leader.drain();
     let round = leader.raft.round();
-    let refused = AppendEntriesReply { term, round, outcome: AppendOutcome::Unpromised };
+    let refused =
+        AppendEntriesReply { term, round, room: true, abstains: false, outcome: AppendOutcome::Unpromised };
     leader.hear(2, PeerMessage::AppendEntriesReply(refused));
     assert!(leader.last.contains(&Output::RoundConfirmed { term, round }));
     assert!(leader.last.contains(&Output::ReadsReady { reads: vec![7], index: Index(1), lease: false }));
@@ -421,7 +434,13 @@ fn a_read_that_insists_on_a_round_gets_one() {
     assert!(leader.raft.lease_holds(leader.now));
     leader.raft.read_by_round(leader.now, 7).unwrap();
     assert!(!leader.drain().iter().any(|output| matches!(output, Output::ReadsReady { .. })));
-    let later = AppendEntriesReply { term: Term(7), round: Round(0), outcome: AppendOutcome::StaleTerm };
+    let later = AppendEntriesReply {
+        term: Term(7),
+        round: Round(0),
+        room: true,
+        abstains: false,
+        outcome: AppendOutcome::StaleTerm,
+    };
     leader.hear(2, PeerMessage::AppendEntriesReply(later));
     assert!(leader.last.contains(&Output::ReadsFailed { reads: vec![7] }));
     assert!(leader.raft.read_by_round(leader.now, 8).is_err());
@@ -432,7 +451,13 @@ fn a_deposed_leader_keeps_to_its_lease() {
     let mut leader = one_of_three(1, config(), Term(0));
     leader.lead();
     leader.answer(2, Index(1));
-    let later = AppendEntriesReply { term: Term(7), round: Round(0), outcome: AppendOutcome::StaleTerm };
+    let later = AppendEntriesReply {
+        term: Term(7),
+        round: Round(0),
+        room: true,
+        abstains: false,
+        outcome: AppendOutcome::StaleTerm,
+    };
     leader.hear(3, PeerMessage::AppendEntriesReply(later));
     assert_eq!((leader.raft.role(), leader.raft.lease_until()), (Role::Follower, None));
     let ask = || PeerMessage::RequestVote(RequestVote { term: Term(8), last: leader_log(), transfer: None });
@@ -460,6 +485,7 @@ fn append(term: u64, round: u64, promise_ms: u32) -> PeerMessage {
         term: Term(term),
         prev: EntryId::ZERO,
         leader_commit: Index(0),
+        last_index: Index(0),
         time: ClusterTime(1),
         promise_ms,
         round: Round(round),

@@ -30,7 +30,8 @@ impl Single {
         let members = members.iter().map(member).collect();
         let configuration = Configuration { members, next_server_id: 4, ..Configuration::default() };
         let hard_state = HardState { term, voted_for: None };
-        let recovered = Recovered { hard_state, configuration, snapshot: None, entries: Vec::new() };
+        let recovered =
+            Recovered { hard_state, configuration, snapshot: None, entries: Vec::new(), abstention: None };
         let now = LocalTime::from_millis(10_000);
         Single { raft: Raft::new(config, ServerId(id), recovered, 7, now), now, last: Vec::new() }
     }
@@ -88,7 +89,13 @@ impl Single {
     /// A follower answers the last round.
     pub(crate) fn answer(&mut self, from: u64, durable: Index) {
         let outcome = AppendOutcome::Durable(durable);
-        let reply = AppendEntriesReply { term: self.raft.term(), round: self.raft.round(), outcome };
+        let reply = AppendEntriesReply {
+            term: self.raft.term(),
+            round: self.raft.round(),
+            room: true,
+            abstains: false,
+            outcome,
+        };
         self.hear(from, PeerMessage::AppendEntriesReply(reply));
     }
 }

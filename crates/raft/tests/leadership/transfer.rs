@@ -333,6 +333,7 @@ fn single(kind: MemberKind) -> Single {
         term: Term(3),
         prev: EntryId::ZERO,
         leader_commit: Index(0),
+        last_index: Index(0),
         time: ClusterTime(1),
         promise_ms: 0,
         round: Round(1),

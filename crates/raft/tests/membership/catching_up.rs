@@ -154,7 +154,7 @@ fn what_is_recovered_is_the_latest_that_may_count() {
     ] {
         let what = format!("{kept:?} {snapshot:?} {entries:?}");
         let hard_state = HardState { term: Term(1), voted_for: None };
-        let recovered = Recovered { hard_state, configuration: kept, snapshot, entries };
+        let recovered = Recovered { hard_state, configuration: kept, snapshot, entries, abstention: None };
         let raft = Raft::new(Config::default(), server(1), recovered, 1, LocalTime::from_millis(1_000));
         assert_eq!(raft.configuration().index, Index(used), "{what}");
         assert_eq!(raft.committed_configuration().index, Index(committed), "{what}");
@@ -170,6 +170,7 @@ fn a_server_that_has_left_starts_again_and_only_asks() {
         configuration: configuration(0, &[1, 2, 3]),
         snapshot: None,
         entries: entries(1, 4, &[(4, &[1, 2])]),
+        abstention: None,
     };
     let mut raft = Raft::new(Config::default(), server(3), recovered, 1, LocalTime::from_millis(1_000));
     let mut seen = Vec::new();

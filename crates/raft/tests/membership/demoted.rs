@@ -119,8 +119,9 @@ fn a_reserve_that_is_told_again_forgets_a_change_that_came_with_an_old_leaders_t
         ..Configuration::default()
     };
     let hard_state = HardState { term: Term(4), voted_for: None };
+    let kept = configuration(2, Reserve);
     let recovered =
-        Recovered { hard_state, configuration: configuration(2, Reserve), snapshot: None, entries: vec![] };
+        Recovered { hard_state, configuration: kept, snapshot: None, entries: vec![], abstention: None };
     let mut raft = Raft::new(Config::default(), server(3), recovered, 1, now);
     let payload = codec::to_bytes(&Configuration { next_server_id: 5, ..configuration(3, Voter) });
     let change = Entry { id: id(4, 3), time: ClusterTime(30), kind: EntryKind::Configuration, payload };
@@ -128,6 +129,7 @@ fn a_reserve_that_is_told_again_forgets_a_change_that_came_with_an_old_leaders_t
         term: Term(4),
         prev: EntryId::ZERO,
         leader_commit: Index(1),
+        last_index: Index(0),
         time: ClusterTime(30),
         promise_ms: 0,
         round: Round(1),

@@ -140,8 +140,9 @@ fn a_configuration_is_taken_from_no_older_term_and_never_turns_back() {
         ..Configuration::default()
     };
     let hard_state = HardState { term: Term(4), voted_for: None };
+    let kept = configuration(10);
     let recovered =
-        Recovered { hard_state, configuration: configuration(10), snapshot: None, entries: Vec::new() };
+        Recovered { hard_state, configuration: kept, snapshot: None, entries: vec![], abstention: None };
     let mut raft = Raft::new(Config::default(), server(2), recovered, 1, now);
     let mut tell = |term: u64, configuration: Configuration| {
         let message = PeerMessage::Configure(Configure { term: Term(term), configuration });

@@ -36,6 +36,7 @@ impl Sender {
             configuration: configuration(3, 0),
             snapshot: Some(meta.clone()),
             entries: vec![entry(1, 6)],
+            abstention: None,
         };
         let config = Config { snapshot_chunk_bytes: 10, log_tail_bytes: 0, ..Config::default() };
         let mut leader = Machine::recovered(config, 1, recovered);

@@ -109,6 +109,8 @@ pub enum Output {
     State(SessionState),
     /// A status that was asked for arrived.
     Status(Status),
+    /// A server refused this client, and why: worth telling if no other takes it.
+    Refused(String),
 }
 
 /// One client. Opens its session at once.

@@ -48,7 +48,10 @@ impl Core {
                 self.status_wanted = false;
                 self.outputs.push(Output::Status(*status));
             }
-            (ClientResponse::Refused { .. }, _, _) => self.leave(now, which),
+            (ClientResponse::Refused { detail }, _, _) => {
+                self.outputs.push(Output::Refused(detail));
+                self.leave(now, which);
+            }
             // Anything else has no meaning at this stage.
             _ => {}
         }
@@ -120,7 +123,8 @@ impl Core {
             return self.end_command(now, sequence, Err(window::not_logged(reason)), Index::ZERO);
         }
         let news = self.window.refuse(sequence, reason);
-        if news && reason != NotLogged::Busy && self.resend.due.is_none() {
+        // A skip takes room too: where there is none, it comes a little later, and no more than one after the other.
+        if news && !window::passes(reason) && self.resend.due.is_none() {
             // What follows in the window is refused as a gap: that is when it is sent again.
             self.send_commands(now, sequence, sequence);
         } else {

@@ -533,12 +533,12 @@ fn l2_who_counts_on_a_session_is_woken_by_its_close_also_when_it_was_in_doubt_be
 }
 
 #[test]
-fn s2_what_is_submitted_from_drop_is_not_given_up_because_a_server_is_busy() {
+fn s2_what_is_submitted_from_drop_is_not_given_up_because_a_server_is_busy_or_full() {
     let mut rig = Rig::connected();
     rig.core.submit_detached(rig.now, Bytes::from_static(b"give it back")).expect("never refused");
-    for _ in 0..3 {
+    for reason in [NotLogged::Busy, NotLogged::Full, NotLogged::Full] {
         rig.drain();
-        rig.respond(MAIN, ClientResponse::NotLogged { sequence: Sequence(1), reason: NotLogged::Busy });
+        rig.respond(MAIN, ClientResponse::NotLogged { sequence: Sequence(1), reason });
         let sent = loop {
             let sent = rig.requests().into_iter().find_map(|request| match request {
                 ClientRequest::Command(entry) => Some(SessionEntry::decode(&entry)),
@@ -551,4 +551,33 @@ fn s2_what_is_submitted_from_drop_is_not_given_up_because_a_server_is_busy() {
         };
         assert!(matches!(&sent, Ok(SessionEntry::Command(_, body)) if body == "give it back"), "{sent:?}");
     }
+}
+
+/// A skip takes a little of the reserve: it does not come at once, and its caller learns why there is no room.
+#[test]
+fn d5_a_command_that_finds_the_disks_full_is_skipped_after_a_while_and_says_so() {
+    let mut rig = Rig::connected();
+    let sequence = rig.core.submit(rig.now, Bytes::from_static(b"write"), None).expect("room");
+    rig.drain();
+    rig.respond(MAIN, ClientResponse::NotLogged { sequence, reason: NotLogged::Full });
+    assert_eq!(rig.requests(), [], "not at once");
+    let skip = loop {
+        rig.pass();
+        let sent = rig.requests().into_iter().find_map(|request| match request {
+            ClientRequest::Command(entry) => Some(SessionEntry::decode(&entry)),
+            _ => None,
+        });
+        if let Some(sent) = sent {
+            break sent;
+        }
+    };
+    assert!(matches!(&skip, Ok(SessionEntry::Skip(header)) if header.sequence == sequence), "{skip:?}");
+    let header =
+        ReplyHeader { sequence, index: Index(9), event_index: Index::ZERO, outcome: ReplyOutcome::Skipped };
+    rig.respond(MAIN, ClientResponse::Reply(header, Bytes::new()));
+    let ended = rig.drain().into_iter().find_map(|output| match output {
+        Output::Completed(ended, result) => Some((ended, result)),
+        _ => None,
+    });
+    assert_eq!(ended, Some((sequence, Err(SessionError::NotDone(NotDone::Full)))));
 }

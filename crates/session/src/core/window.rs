@@ -47,7 +47,7 @@ struct Command {
     sent: bool,
     /// Refused before the log, and why: sent as a skip from then on (S4).
     refused: Option<NotLogged>,
-    /// Not given up because a server is busy: nobody would submit it again.
+    /// Not given up because a server is busy or full: nobody would submit it again.
     insists: bool,
     /// Its caller was told how it ended.
     told: bool,
@@ -101,7 +101,7 @@ impl Window {
         sequence
     }
 
-    /// A command that nobody waits for: refused because a server is busy, it is sent again as it is until it is taken.
+    /// A command that nobody waits for: refused for want of room, it is sent again as it is until it is taken.
     pub(super) fn insist(&mut self, sequence: Sequence) {
         if let Some(command) = self.command_mut(sequence) {
             command.insists = true;
@@ -222,7 +222,7 @@ impl Window {
     /// A command was refused before the log (S4). Returns whether that is news: its skip is to be sent now.
     pub(super) fn refuse(&mut self, sequence: Sequence, reason: NotLogged) -> bool {
         match self.command_mut(sequence) {
-            Some(command) if command.insists && reason == NotLogged::Busy => false,
+            Some(command) if command.insists && passes(reason) => false,
             Some(command) if command.sent && command.answer.is_none() && command.refused.is_none() => {
                 command.refused = Some(reason);
                 true
@@ -326,6 +326,11 @@ impl Window {
     }
 }
 
+/// Whether a refusal before the log is for want of room, which may be there soon.
+pub(super) fn passes(reason: NotLogged) -> bool {
+    matches!(reason, NotLogged::Busy | NotLogged::Full)
+}
+
 /// A refusal before the log in the words of a caller.
 pub(super) fn not_logged(reason: NotLogged) -> SessionError {
     SessionError::NotDone(match reason {
@@ -334,6 +339,7 @@ pub(super) fn not_logged(reason: NotLogged) -> SessionError {
         NotLogged::Forbidden => NotDone::Forbidden,
         NotLogged::Malformed => NotDone::Malformed,
         NotLogged::Level => NotDone::UnknownKind,
+        NotLogged::Full => NotDone::Full,
     })
 }
 

@@ -334,6 +334,7 @@ impl World {
                     self.clients[client].states.push(state);
                 }
                 Output::Status(_) => self.clients[client].statuses += 1,
+                Output::Refused(_) => {}
             }
         }
         let client = &mut self.clients[client];

@@ -26,11 +26,28 @@ pub struct Image {
 /// Something that changes the disk.
 #[derive(Clone, Debug)]
 pub enum Operation {
-    Allocate { name: String, file: usize, length: usize },
-    Write { file: usize, offset: usize, bytes: Vec<u8> },
-    Rename { from: String, to: String },
-    Remove { name: String },
-    Sync { file: usize },
+    /// `background`: not waited for.
+    Allocate {
+        name: String,
+        file: usize,
+        length: usize,
+        background: bool,
+    },
+    Write {
+        file: usize,
+        offset: usize,
+        bytes: Vec<u8>,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
+    Remove {
+        name: String,
+    },
+    Sync {
+        file: usize,
+    },
     SyncDir,
 }
 
@@ -43,8 +60,10 @@ pub enum Fate {
     FirstSectors(usize),
     /// The sectors from this one on are kept; of an operation on names, nothing.
     LastSectors(usize),
-    /// This many bytes are kept; of an operation on names, nothing.
+    /// This many bytes are kept, of a new file too; of any other operation on names, nothing.
     FirstBytes(usize),
+    /// Of the sectors that it touches, those whose bit is set are kept; of an operation on names, nothing.
+    Sectors(u64),
 }
 
 impl Image {
@@ -71,7 +90,7 @@ impl Image {
 
     fn apply(&mut self, operation: &Operation) {
         match operation {
-            Operation::Allocate { name, file, length } => {
+            Operation::Allocate { name, file, length, .. } => {
                 assert_eq!(*file, self.files.len());
                 self.files.push(vec![0; *length]);
                 self.names.insert(name.clone(), *file);
@@ -92,14 +111,31 @@ impl Image {
     fn apply_with(&mut self, operation: &Operation, fate: Fate) {
         match (operation, fate) {
             (operation, Fate::Kept) => self.apply(operation),
+            (Operation::Allocate { name, length, .. }, Fate::FirstBytes(made)) => {
+                self.names.insert(name.clone(), self.files.len());
+                self.files.push(vec![0; made.min(*length)]);
+            }
             (Operation::Allocate { length, .. }, _) => self.files.push(vec![0; *length]),
+            (Operation::Write { file, offset, bytes }, Fate::Sectors(mask)) => {
+                let mut at = 0;
+                for sector in 0.. {
+                    let end = ((offset / SECTOR + sector + 1) * SECTOR - offset).min(bytes.len());
+                    if mask >> sector.min(63) & 1 == 1 {
+                        write(&mut self.files[*file], offset + at, &bytes[at..end]);
+                    }
+                    at = end;
+                    if at == bytes.len() {
+                        break;
+                    }
+                }
+            }
             (Operation::Write { file, offset, bytes }, fate) => {
                 // Sectors of the file, not of the write.
                 let sector = |count: usize| {
                     ((offset / SECTOR + count) * SECTOR).saturating_sub(*offset).min(bytes.len())
                 };
                 let kept = match fate {
-                    Fate::Kept | Fate::Dropped => 0..0,
+                    Fate::Kept | Fate::Dropped | Fate::Sectors(_) => 0..0,
                     Fate::FirstSectors(count) => 0..sector(count),
                     Fate::LastSectors(from) => sector(from)..bytes.len(),
                     Fate::FirstBytes(count) => 0..count.min(bytes.len()),
@@ -130,9 +166,14 @@ struct State {
     begin: Image,
     now: Image,
     operations: Vec<Operation>,
-    /// The operation that fails, by number, and how.
-    fail: Option<(usize, io::ErrorKind)>,
+    /// The operation that fails, by number, how, and how many bytes of it are written all the same.
+    fail: Option<(usize, io::ErrorKind, usize)>,
     attempts: usize,
+    /// Whether there is no room for any new file.
+    full: bool,
+    /// Whether files are made in the background when that is proposed, and the one that is being made.
+    prepares: bool,
+    prepared: Option<(String, u64)>,
     /// Writes before a sync that failed. Systems take their pages for clean then: read, they look right; no later sync writes them.
     given_up: Vec<usize>,
 }
@@ -146,6 +187,9 @@ impl CrashDisk {
             operations: Vec::new(),
             fail: None,
             attempts: 0,
+            full: false,
+            prepares: false,
+            prepared: None,
             given_up: Vec::new(),
         };
         CrashDisk { state: Arc::new(Mutex::new(state)) }
@@ -153,7 +197,27 @@ impl CrashDisk {
 
     /// Lets the operation with that number fail.
     pub fn fail(&self, number: usize, kind: io::ErrorKind) {
-        self.state.lock().unwrap().fail = Some((number, kind));
+        self.fail_after(number, kind, 0);
+    }
+
+    /// The same; if it is a write, so many of its bytes are written before.
+    pub fn fail_after(&self, number: usize, kind: io::ErrorKind, bytes: usize) {
+        self.state.lock().unwrap().fail = Some((number, kind, bytes));
+    }
+
+    /// Nothing is to fail any more.
+    pub fn heal(&self) {
+        self.state.lock().unwrap().fail = None;
+    }
+
+    /// From here on there is room for no new file, or there is again.
+    pub fn fill(&self, full: bool) {
+        self.state.lock().unwrap().full = full;
+    }
+
+    /// From here on, files are made in the background when that is proposed.
+    pub fn prepares(&self) {
+        self.state.lock().unwrap().prepares = true;
     }
 
     /// Operations asked for, those that failed included.
@@ -189,22 +253,121 @@ impl CrashDisk {
 
     /// What is on the disk after a crash of the machine that comes after the first `prefix` operations.
     pub fn crash(&self, prefix: usize, fate: impl Fn(usize) -> Fate) -> Image {
+        let point = self.crash_point(prefix);
+        point.image(|place| fate(point.pending[place]))
+    }
+
+    /// The moment after the first `prefix` operations.
+    pub fn crash_point(&self, prefix: usize) -> CrashPoint {
         let pending = self.pending(prefix);
         let state = self.state.lock().unwrap();
-        let mut image = state.begin.clone();
-        for (number, operation) in state.operations[..prefix].iter().enumerate() {
-            let fate = if pending.contains(&number) { fate(number) } else { Fate::Kept };
-            image.apply_with(operation, fate);
+        let first = pending.first().copied().unwrap_or(prefix);
+        let mut durable = state.begin.clone();
+        state.operations[..first].iter().for_each(|operation| durable.apply(operation));
+        let behind = state.operations[first..prefix].to_vec();
+        CrashPoint { durable, first, behind, pending }
+    }
+
+    /// The same disk when only so many operations had been asked for, and the process ended there.
+    pub fn killed_after(&self, prefix: usize) -> CrashDisk {
+        let state = self.state.lock().unwrap();
+        let disk = CrashDisk::new(state.begin.clone());
+        let mut past = disk.state.lock().unwrap();
+        past.operations = state.operations[..prefix].to_vec();
+        let operations = past.operations.clone();
+        operations.iter().for_each(|operation| past.now.apply(operation));
+        drop(past);
+        disk
+    }
+}
+
+/// A moment at which the machine may crash.
+#[derive(Clone, Debug)]
+pub struct CrashPoint {
+    /// What is durable before the first operation that is not.
+    durable: Image,
+    first: usize,
+    /// The operations from that one on.
+    behind: Vec<Operation>,
+    /// Numbers of the operations that are not durable.
+    pub pending: Vec<usize>,
+}
+
+impl CrashPoint {
+    /// An operation that is not durable, by its place among them.
+    pub fn operation(&self, place: usize) -> &Operation {
+        &self.behind[self.pending[place] - self.first]
+    }
+
+    /// Everything that a crash may do to it, each with another effect: kept, dropped, torn at a sector, torn at a byte. `salt` moves the
+    /// places where long writes are torn, so that in the long run all of them are met.
+    pub fn fates(&self, place: usize, salt: u64) -> Vec<Fate> {
+        let mut fates = vec![Fate::Kept, Fate::Dropped];
+        match self.operation(place) {
+            Operation::Allocate { file, length, background, .. } if *length > 0 => {
+                let written =
+                    |later: &Operation| matches!(later, Operation::Write { file: to, .. } if to == file);
+                let last = self.pending[place] + 1 == self.first + self.behind.len();
+                if (*background || last) && !self.behind.iter().any(written) {
+                    fates.push(Fate::FirstBytes((salt % *length as u64) as usize));
+                }
+            }
+            Operation::Write { offset, bytes, .. } => fates.extend(tears(*offset, bytes.len(), salt)),
+            _ => {}
+        }
+        fates
+    }
+
+    /// What is on the disk afterwards. `fate` gets the place of each operation among those that are not durable.
+    pub fn image(&self, fate: impl Fn(usize) -> Fate) -> Image {
+        let mut image = self.durable.clone();
+        let mut place = 0;
+        for (at, operation) in self.behind.iter().enumerate() {
+            if self.pending.get(place) == Some(&(self.first + at)) {
+                image.apply_with(operation, fate(place));
+                place += 1;
+            } else {
+                image.apply(operation);
+            }
         }
         image
     }
+}
+
+/// Ways to tear a write, no two with the same effect.
+fn tears(offset: usize, length: usize, salt: u64) -> Vec<Fate> {
+    let sectors = (offset + length).div_ceil(SECTOR) - offset / SECTOR;
+    let all = u64::MAX >> (64 - sectors.clamp(1, 64));
+    let masks =
+        if sectors <= 3 { (1..all).collect() } else { vec![1, all & !1, all >> 1, 0x5555 & all, salt & all] };
+    let mut fates: Vec<Fate> = Vec::new();
+    for fate in masks.into_iter().filter(|mask| *mask != 0 && *mask != all).map(Fate::Sectors) {
+        if !fates.contains(&fate) {
+            fates.push(fate);
+        }
+    }
+    // Around the ends of headers, and anywhere.
+    let mut cuts = vec![1, 60, 64, length.saturating_sub(1), (salt % length.max(1) as u64) as usize];
+    cuts.retain(|cut| *cut > 0 && *cut < length && !(offset + cut).is_multiple_of(SECTOR));
+    cuts.sort_unstable();
+    cuts.dedup();
+    fates.extend(cuts.into_iter().map(Fate::FirstBytes));
+    fates
 }
 
 impl State {
     fn run(&mut self, operation: impl FnOnce(&Image) -> io::Result<Operation>) -> io::Result<()> {
         let number = self.attempts;
         self.attempts += 1;
-        if let Some((_, kind)) = self.fail.filter(|(failing, _)| *failing == number) {
+        if let Some((_, kind, bytes)) = self.fail.filter(|(failing, ..)| *failing == number) {
+            if bytes > 0
+                && let Operation::Write { file, offset, bytes: mut whole } = operation(&self.now)?
+            {
+                whole.truncate(bytes);
+                let operation = Operation::Write { file, offset, bytes: whole };
+                self.now.apply(&operation);
+                self.operations.push(operation);
+            }
             return Err(kind.into());
         }
         let operation = operation(&self.now)?;
@@ -231,7 +394,28 @@ impl Disk for CrashDisk {
 
     fn allocate(&mut self, name: &str, length: u64) -> io::Result<()> {
         let (name, length) = (name.to_owned(), length as usize);
-        self.state.lock().unwrap().run(|now| Ok(Operation::Allocate { name, file: now.files.len(), length }))
+        let mut state = self.state.lock().unwrap();
+        if state.prepared.take() == Some((name.clone(), length as u64)) && state.now.names.contains_key(&name)
+        {
+            return Ok(());
+        }
+        if state.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        state.run(|now| Ok(Operation::Allocate { name, file: now.files.len(), length, background: false }))
+    }
+
+    fn prepare(&mut self, name: &str, length: u64) {
+        let mut state = self.state.lock().unwrap();
+        if !state.prepares || state.full || state.prepared.is_some() {
+            return;
+        }
+        state.prepared = Some((name.to_owned(), length));
+        let (name, length) = (name.to_owned(), length as usize);
+        drop(
+            state
+                .run(|now| Ok(Operation::Allocate { name, file: now.files.len(), length, background: true })),
+        );
     }
 
     fn read_at(&mut self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

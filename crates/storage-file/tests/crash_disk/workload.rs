@@ -106,6 +106,26 @@ impl Model {
         }
     }
 
+    /// What a crash in the middle of a step may leave: it before, a prefix of it, all of it.
+    pub fn prefixes(&self, step: &Step) -> Vec<Model> {
+        let mut prefixes = vec![self.clone()];
+        if let Step::Write(batch) = step {
+            // What is not log goes first, in one piece; the log's part is one piece too.
+            let fields = WriteBatch { truncate_after: None, entries: Vec::new(), ..batch.clone() };
+            prefixes.push(self.after(&Step::Write(fields)));
+        }
+        prefixes.push(self.after(step));
+        prefixes.dedup();
+        prefixes
+    }
+
+    /// It after a step.
+    pub fn after(&self, step: &Step) -> Model {
+        let mut after = self.clone();
+        after.apply(step);
+        after
+    }
+
     fn write(&mut self, batch: &WriteBatch) {
         self.recovered.identity = batch.identity.or(self.recovered.identity);
         if let Some(configuration) = &batch.configuration {
@@ -139,7 +159,8 @@ impl Model {
     }
 
     pub fn is(&self, found: &Opened) -> bool {
-        self.recovered == found.recovered && self.handed_out() == found.entries
+        let found_state = Recovered { damage: Vec::new(), ..found.recovered.clone() };
+        self.recovered == found_state && self.handed_out() == found.entries
     }
 }
 

@@ -1,6 +1,11 @@
-//! What every storage must do (D1).
+//! What every storage must do (D1): [`suite`] for all, [`exclusive`] for those that another process could open too, [`crashes`] for those
+//! whose device can be recorded.
 
+mod crash;
+mod exclusive;
 mod log;
+mod model;
+mod random;
 mod reader;
 mod snapshot;
 
@@ -9,6 +14,9 @@ use atomix_protocol::{
     ClusterTime, Configuration, Entry, EntryId, EntryKind, Identity, Incarnation, Index, Term, WriteBatch,
 };
 use atomix_storage::{Recovered, SnapshotWriter, Storage, StorageReader};
+
+pub use crash::{Moment, Recorded, crashes};
+pub use exclusive::{Door, exclusive};
 
 /// A place where a server's data lies. Each call opens it, as a process does that starts; what the call before returned, and
 /// all side objects of it, are gone by then.
@@ -32,6 +40,10 @@ pub fn suite(fresh: &mut dyn FnMut() -> Place) {
         ("truncations and entries of one batch apply in order", log::truncation_and_entries),
         ("a truncation to the last entry changes nothing", log::truncation_to_the_end),
         ("a long log", log::long_log),
+        ("a batch of nothing changes nothing", log::nothing_to_write),
+        ("entries of all kinds and lengths", log::entries_of_all_kinds),
+        ("each field by itself", log::each_field_by_itself),
+        ("a truncation against the log empties it", log::truncation_against_the_log),
         ("a snapshot is invisible until published", snapshot::snapshot_until_published),
         ("a snapshot that does not verify is refused", snapshot::bad_snapshots),
         ("beginning a snapshot drops the one before", snapshot::begin_drops),
@@ -42,14 +54,22 @@ pub fn suite(fresh: &mut dyn FnMut() -> Place) {
         ("a truncation beyond the end moves the log", snapshot::truncation_beyond_the_end),
         ("compaction keeps what is not covered", snapshot::compaction),
         ("compaction without a snapshot keeps all", snapshot::compaction_without_snapshot),
+        ("snapshots of all lengths", snapshot::snapshots_of_all_lengths),
+        ("one snapshot writer after another", snapshot::one_writer_after_another),
+        ("a truncation to the snapshot's end", snapshot::truncation_to_the_snapshot),
+        ("compaction again and again", snapshot::compaction_again_and_again),
         ("a reader finds ranges", reader::reader_finds_ranges),
         ("a reader finds pieces of snapshots", reader::reader_finds_snapshots),
         ("a reader beside a writer", reader::reader_beside_writer),
+        ("a snapshot is read while newer ones come", reader::snapshots_read_while_newer_come),
+        ("a snapshot is written beside the log", reader::writer_beside_log),
+        ("side objects outlive the storage", reader::side_objects_outlive),
     ];
     for (name, case) in cases {
         eprintln!("storage: {name}");
         case(Server::start(fresh()));
     }
+    random::histories(fresh);
 }
 
 /// A server as far as its storage goes, and what it must find.
@@ -68,12 +88,17 @@ impl Server {
         server
     }
 
-    fn restart(&mut self) {
+    fn stop(&mut self) {
         self.storage = None;
+    }
+
+    fn restart(&mut self) {
+        self.stop();
         let mut storage = (self.place)();
         self.entries.clear();
         let entries = &mut self.entries;
         self.recovered = storage.recover(&mut |entry| entries.push(entry)).expect("recovers");
+        assert_eq!(self.recovered.damage, Vec::<String>::new(), "all is well");
         self.storage = Some(storage);
     }
 
@@ -95,10 +120,14 @@ impl Server {
     }
 
     fn snapshot(&mut self, last: EntryId, data: &[u8]) -> SnapshotMeta {
-        let mut writer = self.storage().snapshot_writer().expect("a snapshot writer");
+        let mut writer = self.writer();
         let meta = finish_snapshot(&mut *writer, last, data);
         self.storage().publish(&meta).expect("publishes");
         meta
+    }
+
+    fn writer(&mut self) -> Box<dyn SnapshotWriter> {
+        self.storage().snapshot_writer().expect("a snapshot writer")
     }
 
     fn reader(&mut self) -> Box<dyn StorageReader> {

@@ -126,6 +126,7 @@ pub fn a_server_of_another_cluster_leads() -> Result<(), String> {
         term: Term(5),
         prev: EntryId::ZERO,
         leader_commit: Index::ZERO,
+        last_index: Index(0),
         time: ClusterTime(0),
         promise_ms: 0,
         round: Round(1),

@@ -40,10 +40,10 @@ pub struct Cluster {
     settings: Settings,
     configuration: Configuration,
     now: LocalTime,
-    servers: BTreeMap<ServerId, Server>,
+    pub(super) servers: BTreeMap<ServerId, Server>,
     links: BTreeMap<(ServerId, ServerId), VecDeque<PeerMessage>>,
     cut: BTreeSet<(ServerId, ServerId)>,
-    checker: Checker,
+    pub(super) checker: Checker,
     log: Vec<String>,
     boots: u64,
 }
@@ -277,16 +277,23 @@ impl Cluster {
         let Some(server) = self.servers.get_mut(&id) else { return };
         let Some((token, batch)) = server.write.take() else { return };
         server.disk.write(&batch).expect("memory has no errors");
+        if batch.abstention == Some(None) {
+            self.look_at_repair(id);
+        }
         self.input(id, Input::Written { token });
     }
 
     /// Crashes a server. Of the outstanding write the first `kept` parts are found on the disk.
     pub fn crash(&mut self, id: ServerId, kept: usize) {
         let server = self.servers.get_mut(&id).expect("a server");
-        if let Some((_, batch)) = server.write.take().filter(|_| kept > 0) {
-            server.disk.write(&prefix(batch, kept)).expect("memory has no errors");
+        let written = server.write.take().filter(|_| kept > 0).map(|(_, batch)| prefix(batch, kept));
+        if let Some(batch) = &written {
+            server.disk.write(batch).expect("memory has no errors");
         }
         server.raft = None;
+        if written.is_some_and(|batch| batch.abstention == Some(None)) {
+            self.look_at_repair(id);
+        }
         for other in self.all() {
             self.drop_link(id, other);
             self.drop_link(other, id);
@@ -306,6 +313,7 @@ impl Cluster {
             configuration: found.configuration.unwrap_or_else(|| self.configuration.clone()),
             snapshot: found.snapshot,
             entries,
+            abstention: found.abstention,
         };
         self.boots += 1;
         let seed = self.settings.seed.wrapping_mul(1_000).wrapping_add(self.boots);
@@ -442,7 +450,7 @@ impl Cluster {
         let Some(last) = entries.last().map(|entry| entry.id.index) else { return };
         let end = self.raft(id).last();
         let servers = &self.servers;
-        let holds = |voter: ServerId, entry| servers.get(&voter).is_some_and(|voter| voter.holds(entry));
+        let holds = |voter: ServerId, entry| servers.get(&voter).is_some_and(|voter| voter.stands_for(entry));
         self.checker.committed(id, &entries, end, holds);
         let server = self.servers.get_mut(&id).expect("a server");
         for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Session) {

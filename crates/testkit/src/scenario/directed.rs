@@ -1,6 +1,7 @@
 //! Histories that hardly any random run finds. Each says what was violated, if something was: so a deliberate bug can be shown
 //! to be caught.
 
+pub mod damage;
 pub mod membership;
 
 use atomix_protocol::{HardState, Index, ServerId, Term};

@@ -25,7 +25,7 @@ pub struct Machine {
     /// Whether what is handed on is applied at once.
     pub applies: bool,
     /// What survives a power cut.
-    disk: (HardState, Vec<Entry>),
+    disk: (HardState, Vec<Entry>, Option<Index>),
     configuration: Configuration,
 }
 
@@ -49,13 +49,14 @@ impl Machine {
         entries: Vec<Entry>,
     ) -> Self {
         let hard_state = HardState { term: Term(term), voted_for: None };
-        Machine::recovered(config, own, Recovered { hard_state, configuration, snapshot: None, entries })
+        let recovered = Recovered { hard_state, configuration, snapshot: None, entries, abstention: None };
+        Machine::recovered(config, own, recovered)
     }
 
     /// Server `own`, with what is on its disk. It has been up for so long that whatever the process before it may have promised is
     /// over (R3).
     pub fn recovered(config: Config, own: u64, recovered: Recovered) -> Self {
-        let disk = (recovered.hard_state, recovered.entries.clone());
+        let disk = (recovered.hard_state, recovered.entries.clone(), recovered.abstention);
         let configuration = recovered.configuration.clone();
         let now = LocalTime::from_millis(10_000);
         let raft = Raft::new(config, server(own), recovered, 7, LocalTime::from_millis(9_700));
@@ -133,14 +134,15 @@ impl Machine {
         }
         self.disk.0 = batch.hard_state.unwrap_or(self.disk.0);
         self.disk.1.extend(batch.entries);
+        self.disk.2 = batch.abstention.unwrap_or(self.disk.2);
         said(&self.input(Input::Written { token }))
     }
 
     /// The power is cut: what was being written is lost.
     #[must_use]
     pub fn restart(self) -> Self {
-        let (hard_state, entries) = self.disk;
-        let recovered = Recovered { hard_state, configuration: self.configuration, snapshot: None, entries };
+        let ((hard_state, entries, abstention), configuration) = (self.disk, self.configuration);
+        let recovered = Recovered { hard_state, configuration, snapshot: None, entries, abstention };
         Machine::recovered(Config::default(), self.raft.server().0, recovered)
     }
 

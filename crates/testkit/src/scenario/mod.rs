@@ -21,6 +21,7 @@
 mod checker;
 mod cluster;
 mod configurations;
+mod damage;
 pub mod directed;
 pub mod leadership;
 mod machine;

@@ -72,6 +72,7 @@ impl Running {
             configuration,
             snapshot: None,
             entries: Vec::new(),
+            abstention: None,
         };
         let node = |_| Node {
             raft: None,
@@ -113,6 +114,24 @@ impl Running {
         let node = self.node(id);
         (node.write, node.paused) = (None, false);
         node.raft = Some(Raft::new(config, ServerId(id), node.disk.clone(), id + 100, now));
+    }
+
+    /// Its disk fails for good (D5): it says its last word, and is gone.
+    pub fn fail(&mut self, id: u64) {
+        let now = self.local(id);
+        let told = self.node(id).raft.take().and_then(|raft| raft.abdicate(now));
+        if let Some((to, message)) = told {
+            self.links.entry((id, to.0)).or_default().push_back(message);
+            self.work();
+        }
+        self.stop(id);
+    }
+
+    /// The log of a server that is down is damaged behind an index, and so its server abstains (D4).
+    pub fn damage(&mut self, id: u64, keep: u64) {
+        let disk = &mut self.node(id).disk;
+        disk.abstention = disk.abstention.max(disk.entries.last().map(|entry| entry.id.index));
+        disk.entries.retain(|entry| entry.id.index.0 <= keep);
     }
 
     /// Puts a later term on the disk of a server that is down, as if it had campaigned without end.
@@ -373,6 +392,7 @@ impl Running {
             disk.entries.retain(|entry| entry.id.index <= last.index);
         }
         disk.entries.extend(batch.entries);
+        disk.abstention = batch.abstention.unwrap_or(disk.abstention);
         self.step(id, Input::Written { token });
         true
     }

@@ -19,6 +19,8 @@ pub(super) struct Server {
     pub(super) failed: Vec<u64>,
     /// Configurations that it was told are committed.
     pub(super) followed: Vec<Index>,
+    /// What it held durably and lost, until it abstains no more (D4).
+    pub(super) lost: Vec<EntryId>,
 }
 
 impl std::fmt::Debug for Server {
@@ -42,6 +44,7 @@ impl Server {
             ready: Vec::new(),
             failed: Vec::new(),
             followed: Vec::new(),
+            lost: Vec::new(),
         }
     }
 
@@ -77,6 +80,12 @@ impl Server {
         }
     }
 
+    /// Whether it can be counted on for an entry: its disk holds it, or held it when that was said, and while that is not so any more
+    /// nobody without it gets this server's vote (D4).
+    pub(super) fn stands_for(&self, id: EntryId) -> bool {
+        self.holds(id) || self.lost.contains(&id)
+    }
+
     /// Whether the disk holds an entry, in its log or in a snapshot.
     pub(super) fn holds(&self, id: EntryId) -> bool {
         let mut reader = self.disk.clone().reader().expect("memory has no errors");
@@ -100,6 +109,7 @@ pub(super) fn prefix(mut batch: WriteBatch, kept: usize) -> WriteBatch {
         kept
     };
     batch.configuration = batch.configuration.take().filter(|_| keep(true));
+    batch.abstention = batch.abstention.take().filter(|_| keep(true));
     batch.hard_state = batch.hard_state.take().filter(|_| keep(true));
     batch.truncate_after = batch.truncate_after.take().filter(|_| keep(true));
     batch.entries.truncate(left);

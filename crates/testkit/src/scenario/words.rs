@@ -53,6 +53,7 @@ pub fn append(term: u64, prev: EntryId, entries: Vec<Entry>, leader_commit: u64)
         term: Term(term),
         prev,
         leader_commit: Index(leader_commit),
+        last_index: Index(prev.index.0.saturating_add(entries.len() as u64)),
         time: ClusterTime(1_000),
         promise_ms: 0,
         round: Round(1),
@@ -83,7 +84,13 @@ pub fn vote_granted(term: u64) -> PeerMessage {
 }
 
 fn append_reply(term: u64, round: u64, outcome: AppendOutcome) -> PeerMessage {
-    PeerMessage::AppendEntriesReply(AppendEntriesReply { term: Term(term), round: Round(round), outcome })
+    PeerMessage::AppendEntriesReply(AppendEntriesReply {
+        term: Term(term),
+        round: Round(round),
+        room: true,
+        abstains: false,
+        outcome,
+    })
 }
 
 /// A follower holds everything through `index`.

@@ -4,7 +4,7 @@ use atomix_collections::map::op::{MapEvent, Watch};
 use atomix_coordination::lock::op::{Acquire, LockEvent};
 use atomix_protocol::client::{Consistency, EndReason};
 use atomix_protocol::{Index, InstanceId, LocalTime, Sequence, SessionId, codec};
-use atomix_session::{Outcome, SessionError, SessionState};
+use atomix_session::{NotDone, Outcome, SessionError, SessionState};
 use bytes::Bytes;
 
 use super::checker::{Broken, Check, hold};
@@ -67,7 +67,8 @@ impl Client {
                 self.tell(outcome.index, shared);
                 Ok(())
             }
-            Err(SessionError::NotDone(_)) => {
+            Err(SessionError::NotDone(why)) => {
+                shared.coverage.mark(Mark::FullRefused, u64::from(*why == NotDone::Full));
                 self.take_failure(now, sequence, &submitted, true, shared);
                 shared.model.not_done(session, sequence)
             }

@@ -5,14 +5,15 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use atomix_protocol::peer::{AppendOutcome, PeerMessage, SnapshotMeta};
+use atomix_protocol::peer::{AppendOutcome, PeerMessage};
 use atomix_protocol::{
     Configuration, Entry, EntryId, EntryKind, HardState, Incarnation, Index, ServerId, Term, WriteBatch,
 };
 use atomix_raft::{Raft, Role};
 
+use super::contents::Contents;
 use super::coverage::Mark;
-use super::ledger::{Chain, Committed, Known, Ledger, LogImage, Shadow};
+use super::ledger::{Chain, Committed, Known, Ledger, Shadow};
 use super::membership::{Membership, has_quorum};
 use super::versions::Binaries;
 
@@ -50,19 +51,20 @@ pub(super) struct Seen {
 /// Ground truth about consensus, and the checks against it.
 #[derive(Debug)]
 pub(super) struct Checker {
-    known: Known,
+    pub(super) known: Known,
     pub(super) ledger: Ledger,
     pub(super) membership: Membership,
     /// By data directory. One that was wiped stays: what it held counted when it was acknowledged.
-    shadows: Vec<Shadow>,
+    pub(super) shadows: Vec<Shadow>,
     /// The directory of each server.
-    directories: Vec<usize>,
+    pub(super) directories: Vec<usize>,
     pub(super) binaries: Binaries,
     seen: Vec<Seen>,
     /// Configurations that servers keep as committed, until it can be seen whether they are.
     pub(super) kept: Vec<(usize, Configuration)>,
     leaders: BTreeMap<Term, usize>,
     digests: BTreeMap<Index, (u64, usize)>,
+    pub(super) contents: Contents,
     pub(super) marks: Vec<Mark>,
 }
 
@@ -84,6 +86,7 @@ impl Checker {
             kept: Vec::new(),
             leaders: BTreeMap::new(),
             digests: BTreeMap::new(),
+            contents: Contents::default(),
             marks: Vec::new(),
         }
     }
@@ -98,7 +101,7 @@ impl Checker {
         std::mem::take(&mut self.marks)
     }
 
-    fn shadow(&self, server: usize) -> &Shadow {
+    pub(super) fn shadow(&self, server: usize) -> &Shadow {
         &self.shadows[self.directories[server]]
     }
 
@@ -118,6 +121,9 @@ impl Checker {
         }
         if let Some(configuration) = &batch.configuration {
             self.kept.push((server, configuration.clone()));
+        }
+        if batch.abstention == Some(None) {
+            self.check_abstention_ends(server)?;
         }
         let shadow = &mut self.shadows[self.directories[server]];
         let mut before = shadow.issued.last();
@@ -143,9 +149,12 @@ impl Checker {
     /// A write is durable. I6: durable term and vote never go back.
     pub(super) fn written(&mut self, server: usize, token: u64) -> Check {
         let shadow = &mut self.shadows[self.directories[server]];
-        let before = shadow.durable_hard_state;
+        let (before, abstained) = (shadow.durable_hard_state, shadow.abstains.is_some());
         shadow.done(token);
         let after = shadow.durable_hard_state;
+        if abstained && shadow.abstains.is_none() {
+            self.marks.extend(shadow.repaired());
+        }
         let kept = after.term > before.term
             || after.term == before.term
                 && (before.voted_for.is_none() || before.voted_for == after.voted_for);
@@ -157,13 +166,14 @@ impl Checker {
         let shadow = &mut self.shadows[self.directories[server]];
         let before = shadow.snapshot;
         shadow.snapshot = before.max(last);
+        shadow.given_snapshot |= last.index > shadow.durable.last().index;
         hold("I6", last.index >= before.index, || {
             format!("server {}: snapshot {before} was followed by {last}", id_of(server))
         })?;
         self.check_snapshot(server, last)
     }
 
-    fn check_snapshot(&self, server: usize, last: EntryId) -> Check {
+    pub(super) fn check_snapshot(&self, server: usize, last: EntryId) -> Check {
         let committed = self.ledger.at(last.index).map(|committed| committed.entry.id);
         hold("I4", committed == Some(last), || {
             format!("server {}: snapshot of {last}, committed is {committed:?}", id_of(server))
@@ -173,6 +183,7 @@ impl Checker {
     /// A server says something to another. R2: what a reply promises is durable.
     pub(super) fn sent(&self, server: usize, to: Option<ServerId>, message: &PeerMessage) -> Check {
         let shadow = self.shadow(server);
+        self.check_said(server, message)?;
         let durable = shadow.durable_hard_state;
         match message {
             PeerMessage::RequestVoteReply(reply) if reply.granted => {
@@ -221,6 +232,7 @@ impl Checker {
             configuration_term,
         };
         self.check_order(server, &before, &now)?;
+        self.check_stands_back(server, now.role)?;
         let led = before.role == Some(Role::Leader) && before.term == now.term;
         if now.role == Some(Role::Leader) {
             if led {
@@ -301,7 +313,7 @@ impl Checker {
                 continue;
             };
             let in_reach = shadow.durable_hard_state.term <= raft.term();
-            hold("I4", !news || !in_reach || shadow.holds(index, chain), || {
+            hold("I4", !news || !in_reach || shadow.answers_for(index, chain), || {
                 format!(
                     "leader {} of {} counts a copy of {index} at {id} that is not there",
                     id_of(server),
@@ -337,7 +349,7 @@ impl Checker {
     fn is_durable(&self, configuration: &Configuration, index: Index, chain: Chain) -> bool {
         has_quorum(configuration, |member| {
             let directory = self.membership.directory(member.incarnation);
-            directory.is_some_and(|directory| self.shadows[directory].holds(index, chain))
+            directory.is_some_and(|directory| self.shadows[directory].answers_for(index, chain))
         })
     }
 
@@ -424,70 +436,5 @@ impl Checker {
         self.membership.wiped(self.directories[server]);
         self.directories[server] = self.shadows.len();
         self.shadows.push(Shadow::default());
-    }
-
-    /// I15: a server found on its disk all that was acknowledged and nothing that was never written.
-    pub(super) fn recovered(
-        &mut self,
-        server: usize,
-        hard_state: HardState,
-        snapshot: Option<&SnapshotMeta>,
-        entries: &[Entry],
-    ) -> Check {
-        let place = id_of(server);
-        let base = snapshot.map_or(EntryId::ZERO, |meta| meta.last);
-        let shadow = &self.shadows[self.directories[server]];
-        hold("I15", base >= shadow.snapshot, || {
-            format!("server {place}: snapshot {} became {base}", shadow.snapshot)
-        })?;
-        if base != EntryId::ZERO {
-            self.check_snapshot(server, base)?;
-        }
-        let first = shadow.in_flight.first().cloned();
-        let asked = first.as_ref().and_then(|write| write.hard_state);
-        let durable = shadow.durable_hard_state;
-        hold("I15", hard_state == durable || Some(hard_state) == asked, || {
-            format!("server {place}: hard state {hard_state:?}, durable was {durable:?}, asked for {asked:?}")
-        })?;
-        if let Some(asked) = asked
-            && asked.voted_for.is_some()
-            && hard_state != asked
-        {
-            self.marks.push(Mark::UnsyncedVoteLost);
-        }
-        let mut found = LogImage::behind(base, self.ledger.chain_at(base.index).unwrap_or(0));
-        for entry in entries {
-            let chain = super::ledger::chain(found.last_chain(), entry);
-            found.push(entry.id.term, chain);
-        }
-        let matches = |log: &LogImage| {
-            let goes_on = log.at(base.index).is_some_and(|(term, _)| term == base.term);
-            let expected = if goes_on { (log.last(), log.last_chain()) } else { (base, found.last_chain()) };
-            expected == (found.last(), found.last_chain())
-        };
-        let mut as_written = matches(&shadow.durable);
-        if let Some(write) = first.filter(|_| !as_written) {
-            as_written = (0..=write.entries.len()).any(|count| {
-                let mut log = shadow.durable.clone();
-                write.apply(&mut log, true, count);
-                matches(&log)
-            });
-        }
-        hold("I15", as_written, || {
-            format!(
-                "server {place}: found a log through {}, durable was {}",
-                found.last(),
-                shadow.durable.last()
-            )
-        })?;
-        let directory = self.directories[server];
-        self.shadows[directory] = Shadow {
-            issued: found.clone(),
-            durable: found,
-            durable_hard_state: hard_state,
-            in_flight: Vec::new(),
-            snapshot: base,
-        };
-        Ok(())
     }
 }

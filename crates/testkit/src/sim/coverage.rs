@@ -172,6 +172,54 @@ marks! {
     LevelStopped "replica stopped by a level beyond its binary" Full;
     /// A message that no correct server sends was ignored.
     HostileRefused "hostile message refused" Both;
+    /// A start found something damaged, and said so.
+    DamageFound "damage found at a start" Both;
+    /// It did, and nothing was lost by that.
+    DamageCovered "damage that lost nothing" Both;
+    /// A start found a segment of the log missing.
+    SegmentMissed "lost segment noticed" Both;
+    /// The newest snapshot was damaged or gone, and an older one was used.
+    FellBack "fallback to the older snapshot" Both;
+    /// One copy of the manifest was damaged or gone, and is there again.
+    ManifestMended "manifest copy repaired" Both;
+    /// Both were damaged: the server came back as a new one.
+    IdentityLost "identity lost, directory emptied" Both;
+    /// A running server met damage when it read for another one or for itself, and stopped.
+    ReadRefused "damage met by a running server" Both;
+    /// A server that lost something began to stand back.
+    AbstentionBegun "abstention begun" Both;
+    /// One that stood back was started again, and stood back still.
+    AbstentionKept "abstention kept over a start" Both;
+    /// The power went while a server stood back.
+    CutInRepair "power cut during a repair" Both;
+    /// More went bad while a server stood back.
+    RotAgain "damage during a repair" Both;
+    /// A server had everything again that it had lost.
+    AbstentionEnded "abstention ended" Both;
+    /// It got that as entries.
+    RepairedByEntries "repaired by entries" Both;
+    /// It got that with a snapshot.
+    RepairedBySnapshot "repaired by a snapshot" Both;
+    /// A server said that its disk is full.
+    DiskFull "disk full" Both;
+    /// It said later that it is not any more.
+    RoomAgain "room again" Both;
+    /// A server was started on a full disk.
+    StartedFull "started on a full disk" Both;
+    /// The only voter lost something, and stopped.
+    BeyondRepair "only voter damaged, and stopped" Full;
+    /// A leader without room handed over to a server that has some.
+    FullHandOver "hand-over for a full disk" Both;
+    /// A command was refused because disks are full.
+    FullRefused "command refused, disk full" Full;
+    /// A leader whose disk had failed gave leadership away first.
+    LastWord "leadership given away by a failed server" Full;
+    /// Somebody who stood back would have given a vote.
+    VoteAbstained "vote not given for want of a log" Both;
+    /// A follower turned out to hold less than it had acknowledged.
+    MatchWentBack "follower that lost what it acknowledged" Both;
+    /// A server that was started with the directory of another cluster stopped.
+    StrangerStopped "directory of another cluster refused" Full;
 }
 
 impl Mark {
@@ -203,6 +251,8 @@ pub struct Coverage {
     pub sessions: u64,
     /// Runs whose end asked for no service: nothing could ever be created.
     pub without_service: u64,
+    /// Runs after which nobody could be elected any more: disks were harmed without regard.
+    pub without_recovery: u64,
     /// Runs in which no majority was on its own: none could be that decides without the others.
     pub without_majority: u64,
 }
@@ -250,6 +300,7 @@ impl Coverage {
         self.digests += other.digests;
         self.sessions += other.sessions;
         self.without_service += other.without_service;
+        self.without_recovery += other.without_recovery;
         self.without_majority += other.without_majority;
     }
 }

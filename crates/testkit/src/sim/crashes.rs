@@ -1,14 +1,16 @@
 //! How server processes end and begin, and what their disks have then.
 
+use atomix_storage::StorageError;
+
 use super::Profile;
 use super::checker::{Check, hold, id_of};
 use super::coverage::Mark;
 use super::faults::{Class, Target};
 use super::loss::{Loss, Wear};
 use super::network::{Node, Reach};
-use super::random::Random;
+use super::random::{Component, Random};
 use super::server::Armed;
-use super::settings::{MILLISECOND, Time};
+use super::settings::{MILLISECOND, SECOND, Time};
 use super::versions::attempt;
 use super::world::{Event, World};
 
@@ -25,6 +27,8 @@ impl World {
     /// The process dies, and perhaps the machine.
     pub(super) fn crash(&mut self, server: Node, loss: Loss, silent: bool, random: &mut Random) {
         let wear = self.wear();
+        let repairs = loss == Loss::Power && self.checker.abstains(server);
+        self.coverage.mark(Mark::CutInRepair, u64::from(repairs && self.servers[server].process.is_some()));
         let at = &mut self.servers[server];
         if at.process.is_none() {
             return;
@@ -51,6 +55,13 @@ impl World {
         self.deaf.remove(&server);
     }
 
+    /// A start came to nothing.
+    fn crash_disk(&mut self, server: Node) {
+        let n = super::random::mix(self.events, server as u64);
+        let mut random = Random::stream(self.seed, Component::Decay, n);
+        self.servers[server].disk.crash(Loss::Process, Wear::default(), &mut random);
+    }
+
     fn wear(&self) -> Wear {
         Wear { tearing: self.swarm.has(Class::D2), recycling: self.swarm.has(Class::D3) }
     }
@@ -72,10 +83,23 @@ impl World {
         if self.servers[server].process.is_some() || self.left_out.contains(&server) {
             return Ok(());
         }
+        if self.is_stranger(server) {
+            return self.boot_stranger(server);
+        }
         let opened = self.servers[server].open_disk(&self.settings);
         let place = || format!("server {} can't start", id_of(server));
         let (threads, found, job) = match opened {
             Ok(opened) => opened,
+            Err(error) if self.forgets(server, &error) => return Ok(()),
+            Err(StorageError::Full(_)) if self.checker.owes_nothing(server) => {
+                // Somebody tries again and again.
+                self.crash_disk(server);
+                self.after(SECOND, Event::Boot(server));
+                return Ok(());
+            }
+            Err(error @ StorageError::Full(_)) => {
+                return hold("L5", false, || format!("{}: {error}", place()));
+            }
             Err(error) => return hold("I15", false, || format!("{}: {error}", place())),
         };
         self.coverage.mark(Mark::TornTail, u64::from(self.servers[server].disk.has_zeroed(job)));
@@ -92,12 +116,13 @@ impl World {
         }
         self.servers[server].disk.complete(job);
         let (hard_state, snapshot) = (found.recovered.hard_state, found.recovered.snapshot.clone());
-        self.checker.recovered(server, hard_state, snapshot.as_ref(), &found.entries)?;
+        self.check_found(server, &found)?;
         for mark in self.checker.take_marks() {
             self.coverage.mark(mark, 1);
         }
         self.trace
             .change(self.now, || format!("server {} starts: {hard_state:?} {snapshot:?}", id_of(server)));
+        let damage = found.recovered.damage.clone();
         let version = self.servers[server].version;
         self.checker.runs(server, version);
         let (now, profile) = (self.now, self.profile);
@@ -107,6 +132,10 @@ impl World {
             Ok(Err(why)) => return self.unreadable(server, "I15", format!("{}: {why}", place())),
             Err(panic) => return self.panicked(server, panic),
         }
+        self.after_start(server, &damage);
+        let full = self.servers[server].disk.take_refused() && self.servers[server].disk.is_limited();
+        self.coverage.mark(Mark::StartedFull, u64::from(full));
+        self.look_for_room_from_now(server);
         if self.profile == Profile::Core {
             for other in (0..self.servers.len()).filter(|other| *other != server) {
                 if self.servers[other].process.is_some() {

@@ -15,6 +15,9 @@ use std::sync::Arc;
 use atomix_storage_file::Disk;
 use parking_lot::Mutex;
 
+use super::decay::{Decay, full};
+use super::file::File;
+
 /// More pending writes of one file than this, and the oldest becomes durable: the system writes back in time.
 const WRITE_BACK: usize = 16;
 
@@ -44,6 +47,7 @@ pub(super) struct Image {
     pub(super) failing: Option<Call>,
     /// One did.
     pub(super) failed: bool,
+    pub(super) decay: Decay,
 }
 
 /// A kind of call.
@@ -52,13 +56,6 @@ pub(super) enum Call {
     Read,
     Write,
     Sync,
-}
-
-/// Bytes past `data`, up to `length`, are zero.
-#[derive(Clone, Debug, Default)]
-pub(super) struct File {
-    pub(super) data: Vec<u8>,
-    pub(super) length: u64,
 }
 
 /// A job under way.
@@ -208,6 +205,9 @@ impl Image {
             && let Some(oldest) = self.pending.iter().position(|r| is_write(r) && r.job.is_none() && !r.clean)
         {
             self.pending.remove(oldest);
+            let makes =
+                |r: &Recorded| matches!(r.operation, Operation::Allocate { inode: of, .. } if of == inode);
+            self.pending.retain(|recorded| !makes(recorded));
         }
     }
 
@@ -299,38 +299,30 @@ impl Image {
         self.next_inode
     }
 
+    /// A new file in place of any of that name. Without room for it, the old one is gone all the same.
+    fn make(&mut self, name: &str, length: u64) -> io::Result<()> {
+        if self.names.remove(name).is_some() {
+            self.record(Operation::Unlink { name: name.to_owned() });
+        }
+        if self.room_for(length) < length {
+            return Err(full());
+        }
+        let inode = self.create(length);
+        self.names.insert(name.to_owned(), inode);
+        self.record(Operation::Allocate { inode, length });
+        self.record(Operation::Link { name: name.to_owned(), inode });
+        Ok(())
+    }
+
+    fn put(&mut self, inode: Inode, offset: u64, data: Vec<u8>) {
+        let file = self.files.entry(inode).or_default();
+        let (before, length_before) = (file.bytes(offset, data.len()), file.length);
+        file.put(offset, &data);
+        self.record(Operation::Write { inode, offset, data, before, length_before });
+    }
+
     fn inode(&self, name: &str) -> io::Result<Inode> {
         self.names.get(name).copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, name.to_owned()))
-    }
-}
-
-impl File {
-    pub(super) fn put(&mut self, offset: u64, data: &[u8]) {
-        let start = offset as usize;
-        let end = start + data.len();
-        if self.data.len() < end {
-            self.data.resize(end, 0);
-        }
-        self.data[start..end].copy_from_slice(data);
-        self.length = self.length.max(end as u64);
-    }
-
-    fn bytes(&self, offset: u64, length: usize) -> Vec<u8> {
-        let mut out = vec![0; length.min(self.length.saturating_sub(offset) as usize)];
-        self.copy_to(offset, &mut out);
-        out
-    }
-
-    fn copy_to(&self, offset: u64, out: &mut [u8]) {
-        let start = (offset as usize).min(self.data.len());
-        let have = (self.data.len() - start).min(out.len());
-        out[..have].copy_from_slice(&self.data[start..start + have]);
-        out[have..].fill(0);
-    }
-
-    pub(super) fn set_length(&mut self, length: u64) {
-        self.length = length;
-        self.data.truncate(length as usize);
     }
 }
 
@@ -393,12 +385,12 @@ impl Disk for SimDisk {
 
     fn allocate(&mut self, name: &str, length: u64) -> io::Result<()> {
         let mut image = self.image.lock();
-        let inode = image.create(length);
-        image.names.insert(name.to_owned(), inode);
         image.take_prepared();
-        image.record(Operation::Allocate { inode, length });
-        image.record(Operation::Link { name: name.to_owned(), inode });
-        Ok(())
+        image.make(name, length)
+    }
+
+    fn set_aside(&mut self, name: &str, length: u64) -> io::Result<()> {
+        self.image.lock().make(name, length)
     }
 
     fn prepare(&mut self, name: &str, length: u64) {
@@ -421,12 +413,17 @@ impl Disk for SimDisk {
         let mut image = self.image.lock();
         image.may_fail(Call::Write)?;
         let inode = image.inode(name)?;
-        let data = parts.concat();
-        let file = image.files.entry(inode).or_default();
-        let (before, length_before) = (file.bytes(offset, data.len()), file.length);
-        file.put(offset, &data);
-        image.record(Operation::Write { inode, offset, data, before, length_before });
-        Ok(())
+        let mut data = parts.concat();
+        let wanted = data.len();
+        let length = image.files.get(&inode).map_or(0, |file| file.length);
+        let more = (offset + wanted as u64).saturating_sub(length.max(offset));
+        let lacking = more - image.room_for(more);
+        data.truncate(wanted - lacking as usize);
+        if let Some((place, at, landed)) = image.astray(name, inode, offset, &mut data) {
+            image.put(place, at, landed);
+        }
+        image.put(inode, offset, data);
+        if lacking > 0 { Err(full()) } else { Ok(()) }
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {

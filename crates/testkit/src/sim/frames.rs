@@ -28,6 +28,8 @@ pub(super) struct Parcel {
     pub(super) to: Node,
     pub(super) receiver: ServerId,
     pub(super) bytes: Bytes,
+    /// The receiver's process when it was sent.
+    pub(super) epoch: u32,
     /// Beyond any cut long ago.
     pub(super) late: bool,
 }

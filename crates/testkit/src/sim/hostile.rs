@@ -121,6 +121,7 @@ pub(super) fn absurd(r: &mut Random, mark: Mark) -> PeerMessage {
             term,
             prev: any,
             leader_commit: Index(u64::MAX),
+            last_index: Index(0),
             time,
             promise_ms: u32::MAX,
             round: Round(other),
@@ -131,11 +132,15 @@ pub(super) fn absurd(r: &mut Random, mark: Mark) -> PeerMessage {
         5 => PeerMessage::AppendEntriesReply(AppendEntriesReply {
             term: mark.term,
             round: Round(u64::MAX),
+            room: true,
+            abstains: false,
             outcome: AppendOutcome::Durable(Index(mark.last.index.0.saturating_add(1 << 32).max(number))),
         }),
         6 => PeerMessage::AppendEntriesReply(AppendEntriesReply {
             term: if r.chance(0.5) { mark.term } else { term },
             round: Round(u64::MAX),
+            room: true,
+            abstains: false,
             outcome: match r.below(2) {
                 0 => AppendOutcome::Mismatch { prev: any, hint: EntryId::new(Term(other), Index(number)) },
                 _ => AppendOutcome::StaleTerm,
@@ -156,6 +161,8 @@ pub(super) fn absurd(r: &mut Random, mark: Mark) -> PeerMessage {
         _ => PeerMessage::AppendEntriesReply(AppendEntriesReply {
             term,
             round: Round(number),
+            room: true,
+            abstains: false,
             outcome: AppendOutcome::Durable(Index(other)),
         }),
     }

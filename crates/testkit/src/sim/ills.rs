@@ -3,7 +3,7 @@
 
 use atomix_protocol::{HardState, Index, Term, WriteBatch};
 use atomix_storage::{Storage, StorageError};
-use atomix_storage_file::{FileOptions, FileStorage};
+use atomix_storage_file::FileStorage;
 
 use super::checker::{Broken, Check, hold, id_of};
 use super::disk::Call;
@@ -14,7 +14,8 @@ use super::network::Node;
 use super::random::Random;
 use super::server::Armed;
 use super::settings::Time;
-use super::storage::{LANES, LOG, Moment, Task};
+use super::storage::{LANES, LOG, Moment, Task, file_options};
+use super::versions::Version;
 use super::world::{Event, World};
 
 /// What a server has.
@@ -142,6 +143,13 @@ impl World {
                     self.after(down, Event::Boot(server));
                 }
             }
+            Fault::Upgrade { victim, down } => {
+                self.replace_binary(class, victim, Version::NEWEST, down, random);
+            }
+            Fault::Downgrade { victim, map, lock, down } => {
+                let version = Version { map, lock };
+                self.replace_binary(class, victim, version, down, random);
+            }
             Fault::Inflate { victim, terms, down } => {
                 return self.inflate(class, victim, terms, down, random);
             }
@@ -161,12 +169,12 @@ impl World {
         random: &mut Random,
     ) -> Check {
         let server = self.victim(victim);
-        if self.servers[server].raft().is_none() {
+        if self.servers[server].raft().is_none() || !self.checker.is_sound(server) {
             return Ok(());
         }
         self.coverage.fault(class);
         self.crash(server, Loss::Process, false, random);
-        let options = FileOptions { segment_bytes: self.settings.segment_bytes };
+        let options = file_options(self.settings.segment_bytes);
         let disk = Box::new(self.servers[server].disk.clone());
         let mut entries = Vec::new();
         let raised = FileStorage::open(disk, options).and_then(|mut storage| {
@@ -175,16 +183,22 @@ impl World {
             let term = Term(hard_state.term.0 + terms);
             let hard_state = Some(HardState { term, voted_for: None });
             let batch = WriteBatch { hard_state, ..WriteBatch::default() };
-            storage.write(&batch)?;
-            Ok((found, batch))
+            let written = match storage.write(&batch) {
+                // Then it may have been written all the same.
+                Err(StorageError::Full(_)) => false,
+                written => written.map(|()| true)?,
+            };
+            Ok((found, batch, written))
         });
         self.after(down, Event::Boot(server));
         match raised {
-            Ok((found, batch)) => {
-                self.checker.recovered(server, found.hard_state, found.snapshot.as_ref(), &entries)?;
+            Ok((found, batch, written)) => {
+                self.checker.recovered(server, &found, &entries)?;
                 self.checker.issued(server, u64::MAX, &batch)?;
-                self.checker.written(server, u64::MAX)
+                if written { self.checker.written(server, u64::MAX) } else { Ok(()) }
             }
+            // Then it comes back as it was.
+            Err(StorageError::Full(_)) => Ok(()),
             Err(error) => self.storage_breaks(server, &error),
         }
     }
@@ -235,6 +249,10 @@ impl World {
         let Some(failing) =
             self.servers[server].ills.failing.filter(|_| self.servers[server].disk.has_failed())
         else {
+            if self.meets_harm(server, error) {
+                self.servers[server].disk.break_off();
+                return self.tell_of_failure(server, error);
+            }
             return self.storage_breaks(server, error);
         };
         let at = &mut self.servers[server];
@@ -245,12 +263,11 @@ impl World {
             hold("storage", again, || format!("server {} goes on writing after {error}", id_of(server)))?;
         }
         self.servers[server].disk.break_off();
-        self.servers[server].ills.broken = true;
         let Failing { class, loss, down, seed } = failing;
         let armed = Armed { class, moment: Moment::Write, loss, silent: false, down, seed };
         let wait = Random::of(seed).exponential(self.settings.disk_latency.1);
         self.after(wait, Event::PowerCut { server, epoch, armed });
-        Ok(())
+        self.tell_of_failure(server, error)
     }
 
     fn storage_breaks(&self, server: Node, error: &StorageError) -> Check {

@@ -10,7 +10,6 @@ use super::random::{Component, Random};
 use super::server::Armed;
 use super::settings::Time;
 use super::storage::Moment;
-use super::versions::Version;
 use super::world::{Event, World};
 
 /// What has to be undone when a fault ends.
@@ -45,6 +44,15 @@ pub(super) enum Ending {
     Lane {
         server: Node,
         lane: usize,
+    },
+    /// A disk has room again.
+    Fill {
+        server: Node,
+    },
+    /// A server gets its own directory back.
+    Exchange {
+        server: Node,
+        down: Time,
     },
     /// Whoever leads then goes.
     Depose {
@@ -142,17 +150,18 @@ impl World {
                 self.set_server_timer(server);
             }
             Fault::Wipe { victim, down } => self.wipe(victim, down, random),
-            Fault::Upgrade { victim, down } => {
-                self.replace_binary(class, victim, Version::NEWEST, down, random);
-            }
-            Fault::Downgrade { victim, map, lock, down } => {
-                let version = Version { map, lock };
-                self.replace_binary(class, victim, version, down, random);
-            }
             Fault::CutClient { .. }
             | Fault::KillClient { .. }
             | Fault::PauseClient { .. }
             | Fault::NearExpiry { .. } => self.strike_client(class, fault, random),
+            Fault::Rot { .. }
+            | Fault::Amnesia { .. }
+            | Fault::Lose { .. }
+            | Fault::Astray { .. }
+            | Fault::Fill { .. } => self.strike_disk(class, fault, random),
+            Fault::Exchange { victim, lasts, down } => {
+                return self.exchange(class, victim, lasts, down, random);
+            }
             other => return self.strike_rarer(class, other, random),
         }
         Ok(())
@@ -218,6 +227,14 @@ impl World {
             Ending::Depose { class, seed } => self.depose(class, seed),
             Ending::Slow { server, .. } => {
                 self.network.slow(server, None);
+                Ok(())
+            }
+            Ending::Fill { server } => {
+                self.servers[server].disk.limit(None);
+                Ok(())
+            }
+            Ending::Exchange { server, down } => {
+                self.give_back(server, down);
                 Ok(())
             }
             Ending::Lane { server, lane } => {

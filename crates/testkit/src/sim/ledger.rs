@@ -1,6 +1,8 @@
 //! Ground truth about logs: every entry ever seen, what each server's disk holds, and what is committed for ever.
 
-use atomix_protocol::{Entry, EntryId, HardState, Index, Term, WriteBatch};
+use std::collections::BTreeSet;
+
+use atomix_protocol::{Configuration, Entry, EntryId, HardState, Identity, Index, Term, WriteBatch};
 
 use super::random::mix;
 
@@ -71,6 +73,9 @@ impl LogImage {
 #[derive(Clone, Debug)]
 pub(super) struct Write {
     pub(super) token: u64,
+    pub(super) identity: Option<Identity>,
+    pub(super) configuration: Option<Configuration>,
+    pub(super) abstention: Option<Option<Index>>,
     pub(super) hard_state: Option<HardState>,
     pub(super) truncate_after: Option<(EntryId, Chain)>,
     pub(super) entries: Vec<(Term, Chain)>,
@@ -177,6 +182,19 @@ pub(super) struct Shadow {
     pub(super) in_flight: Vec<Write>,
     /// The newest snapshot that is certainly published.
     pub(super) snapshot: EntryId,
+    pub(super) durable_identity: Option<Identity>,
+    pub(super) durable_configuration: Option<Configuration>,
+    /// The index until which it abstains, durably (D4).
+    pub(super) abstains: Option<Index>,
+    /// Snapshot and log as they were before something of them was lost, while it abstains for that: they count as long as it gives
+    /// nobody a vote.
+    pub(super) lost: Vec<(EntryId, LogImage)>,
+    /// Something on this disk may be other than it was written, and no start has looked since.
+    pub(super) harmed: bool,
+    /// Each chain that a log on this disk ever ended with, and some that it was to.
+    pub(super) ends: BTreeSet<Chain>,
+    /// While it abstains: whether a leader's snapshot came.
+    pub(super) given_snapshot: bool,
 }
 
 impl Shadow {
@@ -205,10 +223,20 @@ impl Shadow {
                 return Err(format!("{} does not follow {last}", entry.id));
             }
             let chain = known.add(self.issued.last_chain(), entry)?;
+            self.ends.insert(chain);
             self.issued.push(entry.id.term, chain);
             entries.push((entry.id.term, chain));
         }
-        self.in_flight.push(Write { token, hard_state: batch.hard_state, truncate_after, entries });
+        let WriteBatch { identity, configuration, abstention, hard_state, .. } = batch.clone();
+        self.in_flight.push(Write {
+            token,
+            identity,
+            configuration,
+            abstention,
+            hard_state,
+            truncate_after,
+            entries,
+        });
         Ok(cut)
     }
 
@@ -221,12 +249,24 @@ impl Shadow {
         assert_eq!(write.token, token, "writes are done in the order in which they were asked for");
         write.apply(&mut self.durable, true, write.entries.len());
         self.durable_hard_state = write.hard_state.unwrap_or(self.durable_hard_state);
+        self.durable_identity = write.identity.or(self.durable_identity);
+        self.durable_configuration = write.configuration.or(self.durable_configuration.take());
+        self.abstains = write.abstention.unwrap_or(self.abstains);
     }
 
     /// Whether the disk certainly holds this committed entry, in the log or under a snapshot.
     pub(super) fn holds(&self, index: Index, chain: Chain) -> bool {
-        self.snapshot.index >= index
-            || self.durable.base().index > index
-            || self.durable.at(index).is_some_and(|(_, held)| held == chain)
+        held(self.snapshot, &self.durable, index, chain)
     }
+
+    /// Whether it does, or did and has lost it: as long as it abstains for that, nobody is elected by it who lacks it.
+    pub(super) fn answers_for(&self, index: Index, chain: Chain) -> bool {
+        self.holds(index, chain) || self.lost.iter().any(|(snapshot, log)| held(*snapshot, log, index, chain))
+    }
+}
+
+fn held(snapshot: EntryId, log: &LogImage, index: Index, chain: Chain) -> bool {
+    snapshot.index >= index
+        || log.base().index > index
+        || log.at(index).is_some_and(|(_, held)| held == chain)
 }

@@ -1,9 +1,11 @@
 //! What a crash leaves of a disk.
 
+use std::collections::BTreeSet;
+
 use super::disk::{Image, Inode, Open, Operation, Recorded, SimDisk};
 use super::random::Random;
 
-const SECTOR: usize = 512;
+pub(super) const SECTOR: usize = 512;
 
 /// How the machine went down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,7 @@ impl SimDisk {
         }
         image.current = None;
         image.failing = None;
+        image.decay.stray = None;
         image.make_durable(loss);
         damage
     }
@@ -115,6 +118,8 @@ impl Image {
     fn lose(&mut self, wear: Wear, random: &mut Random, damage: &mut Damage) {
         // Some cuts come before anything was written back, some after everything was.
         let keep = random.pick(&[0.0, 0.5, 0.5, 0.9, 1.0]).unwrap_or(0.5);
+        let of_mark = self.pending.iter().filter(|recorded| self.is_steady(&recorded.operation));
+        let steady: BTreeSet<u64> = of_mark.map(|recorded| recorded.number).collect();
         for at in (0..self.pending.len()).rev() {
             self.undo(at);
         }
@@ -123,7 +128,7 @@ impl Image {
             damage.recycled += self.recycle(random);
         }
         for recorded in std::mem::take(&mut self.pending) {
-            if !random.chance(keep) {
+            if !random.chance(keep) && !steady.contains(&recorded.number) {
                 damage.dropped += 1;
                 if wear.tearing {
                     self.tear(&recorded.operation, random, damage);
@@ -215,7 +220,7 @@ impl Image {
 
     /// What was to be made in time is there, in part, or not.
     fn leave_prepared(&mut self, name: String, length: u64, random: &mut Random) {
-        if !self.names.contains_key(&name) && random.chance(0.5) {
+        if !self.names.contains_key(&name) && random.chance(0.5) && self.has_room(length) {
             let inode = self.create(if random.chance(0.5) { length } else { random.below(length + 1) });
             self.names.insert(name, inode);
         }
@@ -239,8 +244,6 @@ fn sectors(offset: u64, data: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use atomix_storage_file::Disk;
 
     use super::super::disk::Call;

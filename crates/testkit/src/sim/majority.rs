@@ -78,6 +78,8 @@ impl World {
         let mut order: Vec<Node> =
             (0..self.servers.len()).filter(|server| self.servers[*server].raft().is_some()).collect();
         random.shuffle(&mut order);
+        // Who may have lost something decides nothing; it may be there all the same.
+        order.sort_by_key(|server| !self.checker.is_sound(*server));
         let more = usize::from(random.chance(0.3));
         let least = (1..order.len()).find(|count| self.decides(&order[..*count]))?;
         let count = (least + more).min(self.servers.len() - 1);
@@ -85,19 +87,15 @@ impl World {
     }
 
     fn decides(&self, kept: &[Node]) -> bool {
+        let sound = kept.iter().filter(|server| self.checker.is_sound(**server));
         let ids: BTreeSet<ServerId> =
-            kept.iter().filter_map(|server| self.servers[*server].raft()).map(Raft::server).collect();
+            sound.filter_map(|server| self.servers[*server].raft()).map(Raft::server).collect();
         // Those that are left out may have sent their last configuration to one that is kept: it arrives after the cut.
         let decided =
             |configuration: &Configuration| has_quorum(configuration, |member| ids.contains(&member.id));
         // A learner that wants to vote may be promoted before anybody notices that it is cut off.
-        let promoted = |configuration: &Configuration| {
-            let mut next = configuration.clone();
-            let learners =
-                next.members.iter_mut().filter(|m| m.kind == MemberKind::Learner && !ids.contains(&m.id));
-            learners.for_each(|member| member.kind = MemberKind::Voter);
-            next
-        };
+        let promoted =
+            |configuration: &Configuration| promoted(configuration, |member| !ids.contains(&member.id));
         let mut configurations =
             self.servers.iter().filter_map(|server| server.raft()).map(Raft::configuration);
         configurations.all(|used| decided(used) && decided(&promoted(used))) && self.can_elect(kept)
@@ -106,7 +104,8 @@ impl World {
     /// Whether one of these servers could be elected by them. A configuration under way can ask for the vote of a server whose
     /// log is longer, and which is no voter by its own: then a voter that is lost meanwhile is missing, though a majority is left.
     pub(super) fn can_elect(&self, kept: &[Node]) -> bool {
-        let rafts = || kept.iter().filter_map(|server| self.servers[*server].raft());
+        let sound = || kept.iter().filter(|server| self.checker.is_sound(**server));
+        let rafts = || sound().filter_map(|server| self.servers[*server].raft());
         let counts = |raft: &Raft| {
             let votes = |configuration: &Configuration| {
                 let outgoing = configuration.outgoing_voters.iter().flatten();
@@ -148,4 +147,13 @@ impl World {
         self.next_ending += 1;
         self.active.insert(self.next_ending, Ending::Cut(pairs));
     }
+}
+
+/// A configuration in which some learners vote.
+pub(super) fn promoted(configuration: &Configuration, which: impl Fn(&Member) -> bool) -> Configuration {
+    let mut next = configuration.clone();
+    let learners =
+        next.members.iter_mut().filter(|member| member.kind == MemberKind::Learner && which(member));
+    learners.for_each(|member| member.kind = MemberKind::Voter);
+    next
 }

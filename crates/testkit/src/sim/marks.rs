@@ -35,6 +35,9 @@ impl World {
             coverage.mark(Mark::RefusedBehind, now.change_refused_behind - was.change_refused_behind);
             coverage.mark(Mark::RefusedPending, now.change_refused_pending - was.change_refused_pending);
             coverage.mark(Mark::RefusedNoQuorum, now.change_refused_no_quorum - was.change_refused_no_quorum);
+            coverage.mark(Mark::FullHandOver, now.full_hand_over - was.full_hand_over);
+            coverage.mark(Mark::VoteAbstained, now.vote_abstained - was.vote_abstained);
+            coverage.mark(Mark::MatchWentBack, now.match_went_back - was.match_went_back);
             if self.profile == Profile::Core {
                 coverage.mark(Mark::WindowFull, now.window_full - was.window_full);
                 let deposed = now.leader_deposed_with_requests - was.leader_deposed_with_requests;

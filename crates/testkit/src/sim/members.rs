@@ -9,7 +9,7 @@ use super::loss::Loss;
 use super::membership::{has_quorum, holds_log};
 use super::network::Node;
 use super::random::Random;
-use super::server::{Server, server_at};
+use super::server::server_at;
 use super::world::{Event, World};
 
 impl World {
@@ -42,30 +42,16 @@ impl World {
         directory.is_some() && node.and_then(|node| self.checker.directory_of(node)) == directory
     }
 
-    /// Whether a member is there to stay: one that is to join is.
+    /// Whether a member is there to stay, with its vote: one that is to join is.
     pub(super) fn is_lasting(&self, member: &Member) -> bool {
-        self.checker.membership.directory(member.incarnation).is_none() || self.is_whole(member)
+        self.checker.membership.directory(member.incarnation).is_none()
+            || self.is_whole(member) && self.is_sound(member)
     }
 
-    /// Whether a quorum remains without a server, in every configuration that anybody might use.
+    /// Whether a server may lose its directory, or its binary what the others rely on: a quorum remains, and what all members know of
+    /// kinds, which each of them is asked once (M3), is known.
     pub(super) fn may_lose(&self, server: Node) -> bool {
-        let directory = self.checker.directory_of(server);
-        let remains = |configuration: &Configuration| {
-            has_quorum(configuration, |member| {
-                self.is_whole(member) && self.checker.membership.directory(member.incarnation) != directory
-            })
-        };
-        let Some(latest) = self.checker.membership.latest() else { return false };
-        // What all members know of kinds is asked of each of them once (M3).
-        if !self.has_levels() || self.console.is_asking() {
-            return false;
-        }
-        // Who is down might have another one in its log.
-        let up = latest.members.iter().filter(|member| self.is_whole(member) && holds_log(member));
-        let all_up = up.clone().all(|member| self.node_of(member.id).is_some());
-        let used = self.servers.iter().filter_map(Server::configuration);
-        let others: Vec<Node> = (0..self.servers.len()).filter(|other| *other != server).collect();
-        all_up && remains(latest) && used.into_iter().all(remains) && self.can_elect(&others)
+        self.has_levels() && !self.has_stranger() && self.may_do_without(server)
     }
 
     /// A configuration is committed: whoever is in it for the first time is told.

@@ -23,7 +23,8 @@ impl World {
         }
         let delay = self.network.delay() + self.network.extra(from, node);
         let bytes = Frame::Peer(message.clone()).encode(GroupId::DEFAULT);
-        let parcel = Parcel { from, sender, to: node, receiver: to, bytes, late: false };
+        let epoch = self.servers[node].epoch;
+        let parcel = Parcel { from, sender, to: node, receiver: to, bytes, epoch, late: false };
         if self.faults_on {
             self.repeat(&parcel, &message, delay);
         }
@@ -77,6 +78,11 @@ impl World {
         }
         // Whoever has another id by now would have refused the handshake (I5).
         if self.servers[to].raft().is_none_or(|raft| raft.server() != receiver) {
+            return Ok(());
+        }
+        // Who abstains believes what a leader says of its log: of a leader now, not of one that spoke to an earlier process, whose
+        // links ended with it (D4).
+        if self.checker.abstains(to) && self.servers[to].epoch != parcel.epoch {
             return Ok(());
         }
         if self.is_damaged(&parcel)? {

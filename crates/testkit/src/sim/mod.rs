@@ -11,15 +11,16 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `world` `server` `bare` `steps` `messages` `users` | the queue of events; how servers, bare consensus and clients step |
+//! | `world` `server` `bare` `steps` `states` `messages` `users` | the queue of events; how servers, bare consensus and clients step; whether their states are equal |
 //! | `phases` `majority` | faults, healing, liveness, scans; a majority on its own |
-//! | `network` `disk` `loss` `clock` `storage` | what is simulated |
+//! | `network` `disk` `file` `loss` `decay` `strays` `clock` `storage` `room` | what is simulated: a disk forgets, decays, writes astray and is full |
 //! | `faults` `plan` `numbers` | what goes wrong and when; how a plan says it |
 //! | `shrink` | makes a failing plan smaller |
-//! | `inject` `cuts` `crashes` `ills` `usurp` `standstill` | how it strikes and ends |
+//! | `inject` `cuts` `crashes` `ills` `damage` `strangers` `usurp` `standstill` | how it strikes and ends |
+//! | `atlas` | what may be lost, so that service is owed all the same |
 //! | `operator` `wishes` `members` `console` `asked` | changes of the configuration and of the leader, who asks for them, and what is answered |
 //! | `hostile` `impostor` `rivals` `frames` `situations` `flood` | absurd messages, false identities, damaged frames, what clients are in the middle of |
-//! | `checker` `ledger` `membership` `configurations` `bounds` | what must hold of servers all the same |
+//! | `checker` `ledger` `recoveries` `contents` `membership` `configurations` `bounds` | what must hold of servers all the same |
 //! | `model` `twin` `twin_lock` `twin_map` | the sequential twin: what each committed entry does, replies, and tells |
 //! | `client` `contender` `watcher` `proposals` | who uses it: as writer and reader, for locks, for events, and bare |
 //! | `answers` | what must hold of whatever a client is told |
@@ -30,6 +31,7 @@
 
 mod answers;
 mod asked;
+mod atlas;
 mod bare;
 mod bounds;
 mod checker;
@@ -38,11 +40,15 @@ mod clock;
 mod configurations;
 mod console;
 mod contender;
+mod contents;
 mod coverage;
 mod crashes;
 mod cuts;
+mod damage;
+mod decay;
 mod disk;
 mod faults;
+mod file;
 mod flood;
 mod frames;
 mod guarded;
@@ -68,14 +74,19 @@ mod phases;
 mod plan;
 mod proposals;
 mod random;
+mod recoveries;
 mod rivals;
+mod room;
 mod server;
 mod settings;
 mod shrink;
 mod situations;
 mod standstill;
+mod states;
 mod steps;
 mod storage;
+mod strangers;
+mod strays;
 mod trace;
 mod twin;
 mod twin_lock;

@@ -125,6 +125,7 @@ numbers! {
     "batch" batch;
     "padding" padding;
     "promise" promise;
+    "reckless" reckless;
     "earlier_map" versions.earlier.map;
     "earlier_lock" versions.earlier.lock;
     "earlier_servers" versions.servers;

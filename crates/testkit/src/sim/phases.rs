@@ -36,6 +36,9 @@ impl World {
         };
         self.healed_at = Some(self.now);
         self.heal()?;
+        if self.end_without_recovery(options.events)? {
+            return Ok(());
+        }
         self.expect_majority_lives(self.settings.clients + 2)?;
         self.end_all()?;
         self.expect_leader("after healing")?;
@@ -44,6 +47,7 @@ impl World {
             return self.end_without_service(options.events);
         }
         self.expect_progress(self.settings.clients)?;
+        self.expect_cured()?;
         let enough = options.events;
         self.run(self.now + LONGEST, |world| world.events >= enough)?;
         self.expect_quiet()?;
@@ -59,6 +63,7 @@ impl World {
         self.expect_sessions_gone()?;
         self.expect_nothing_left()?;
         self.expect_equal()?;
+        self.expect_cured()?;
         self.expect_no_watches()?;
         self.check_refusals()?;
         self.proposals.scan(&self.checker.ledger)
@@ -74,6 +79,7 @@ impl World {
         self.cut_power_everywhere()?;
         self.expect_leader("after the power cut")?;
         self.expect_equal()?;
+        self.expect_cured()?;
         self.check_refusals()
     }
 
@@ -317,7 +323,7 @@ impl World {
         Ok(())
     }
 
-    fn cut_power_everywhere(&mut self) -> Check {
+    pub(super) fn cut_power_everywhere(&mut self) -> Check {
         // The end of every run: no fault that counts.
         let mut random = Random::stream(self.seed, Component::End, 0);
         for server in 0..self.servers.len() {

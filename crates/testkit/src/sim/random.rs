@@ -28,6 +28,7 @@ pub(super) enum Component {
     Hostile,
     Lease,
     Version,
+    Decay,
 }
 
 /// Mixes two numbers into one that looks like neither (the finaliser of SplitMix64).

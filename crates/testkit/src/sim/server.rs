@@ -9,11 +9,13 @@ use atomix_protocol::{
     ServerId,
 };
 use atomix_raft::{Input as RaftInput, Marks as RaftMarks, Raft};
+use atomix_storage::StorageError;
 
 use super::Profile;
 use super::bare::{Bare, Emitted};
 use super::checker::id_of;
 use super::clock::Clock;
+use super::damage::Scars;
 use super::disk::{Job, SimDisk};
 use super::faults::Class;
 use super::ills::Ills;
@@ -22,6 +24,7 @@ use super::network::Reach;
 use super::random::{Component, Random};
 use super::settings::{Settings, Time};
 use super::storage::{Found, Moment, Threads};
+use super::strangers::Stranger;
 use super::versions::Version;
 
 /// What reaches a server.
@@ -103,6 +106,9 @@ pub(super) struct Server {
     /// Whether its next start is cut short is drawn from what killed it.
     pub(super) rising: Option<Random>,
     pub(super) ills: Ills,
+    pub(super) scars: Scars,
+    /// It has a directory of another cluster.
+    pub(super) stranger: Option<Box<Stranger>>,
     next_job: Job,
     boot: Random,
 }
@@ -140,19 +146,18 @@ impl Server {
             armed: None,
             rising: None,
             ills: Ills::default(),
+            scars: Scars::default(),
+            stranger: None,
             next_job: 1,
             boot: Random::stream(seed, Component::Boot, number as u64),
         }
     }
 
     /// Opens the disk for a start.
-    pub(super) fn open_disk(&mut self, settings: &Settings) -> Result<(Threads, Found, Job), String> {
+    pub(super) fn open_disk(&mut self, settings: &Settings) -> Result<(Threads, Found, Job), StorageError> {
         let job = self.next_job;
         self.next_job += 1;
-        match Threads::open(&self.disk, settings.segment_bytes, job) {
-            Ok((threads, found)) => Ok((threads, found, job)),
-            Err(error) => Err(error.to_string()),
-        }
+        Threads::open(&self.disk, settings.segment_bytes, job).map(|(threads, found)| (threads, found, job))
     }
 
     /// The process comes up.
@@ -236,6 +241,7 @@ impl Server {
             hard_state: found.recovered.hard_state,
             configuration: found.recovered.configuration,
             abstention: found.recovered.abstention,
+            damage: found.recovered.damage.clone(),
             snapshot: found.recovered.snapshot.zip(found.snapshot),
             entries: found.entries,
         };
@@ -251,6 +257,7 @@ impl Server {
             configuration,
             snapshot: found.recovered.snapshot,
             entries: found.entries,
+            abstention: found.recovered.abstention,
         };
         let seed = self.boot.next();
         let snapshot_log_bytes = self.ills.snapshot_bytes(settings.snapshot_log_bytes);
@@ -266,6 +273,8 @@ impl Server {
     /// The directory is emptied: what comes up next is another server.
     pub(super) fn wipe(&mut self) {
         self.disk.wipe();
+        self.scars = Scars::default();
+        self.stranger = None;
         self.wiped = true;
         self.incarnation = Incarnation(self.boot.token());
         self.given = None;
@@ -284,10 +293,10 @@ impl Server {
     }
 
     pub(super) fn raft(&self) -> Option<&Raft> {
-        self.process.as_ref()?.machine.raft()
+        if self.stranger.is_some() { None } else { self.process.as_ref()?.machine.raft() }
     }
 
-    /// The configuration in use, if its process takes part.
+    /// The configuration in use, if its process takes part in this cluster.
     pub(super) fn configuration(&self) -> Option<&Configuration> {
         self.raft().map(Raft::configuration)
     }

@@ -16,6 +16,9 @@ pub(super) const SECOND: Time = 1_000_000;
 /// Bound on how much faster or slower than real time a clock runs, as the cores under test assume it (ρ).
 pub(super) const DRIFT: f64 = 0.05;
 
+/// How often disks are harmed without regard to what is left.
+const RECKLESS: f64 = 0.1;
+
 /// The parameters of one run.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -55,6 +58,8 @@ pub(super) struct Settings {
     pub(super) padding: usize,
     /// How long followers promise to keep to their leader; zero: no reads by lease (R3). Drawn from a stream of its own.
     pub(super) promise: Duration,
+    /// Disks are harmed without regard to what is left: then only safety is owed. Drawn from a stream of its own.
+    pub(super) reckless: bool,
     /// Which versions of the program servers begin with. Drawn from a stream of its own.
     pub(super) versions: Beginning,
     /// What users want.
@@ -178,6 +183,7 @@ impl Settings {
             batch: r.pick(&[0, 0, 100, 1_000]).unwrap_or(0),
             padding: r.pick(&[0, 0, 3_000, 20_000]).unwrap_or(0) as usize,
             promise: Duration::from_millis(promise),
+            reckless: Random::stream(seed, Component::Decay, 0).chance(RECKLESS),
             versions: Beginning::draw(seed, profile),
             demand,
             operator: Wishes::draw(seed),

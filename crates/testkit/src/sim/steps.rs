@@ -1,12 +1,9 @@
 //! How servers step: inputs in, outputs carried out, and every invariant looked at.
 
-use std::collections::BTreeSet;
-use std::io::{self, Write};
-
-use atomix_engine::{Engine, Input as EngineInput, Notice, Output};
+use atomix_engine::{Input as EngineInput, Notice, Output, StopReason};
 use atomix_protocol::client::EndReason;
 use atomix_protocol::codec::Frame;
-use atomix_protocol::{Address, EntryKind, Index, LinkId};
+use atomix_protocol::{Address, EntryKind, LinkId};
 use bytes::Bytes;
 
 use super::Profile;
@@ -15,22 +12,21 @@ use super::checker::{Broken, Check, hold, id_of};
 use super::coverage::Mark;
 use super::disk::Job;
 use super::faults::Class;
-use super::inspect;
 use super::network::{Node, Reach, Told};
 use super::random::Random;
 use super::server::{Input, Machine, server_at};
 use super::settings::MILLISECOND;
 use super::storage::{Effect, Task};
-use super::versions::{attempt, check_levels};
+use super::versions::attempt;
 use super::world::{Event, World};
 
 /// Frames of these kinds are read by the checkers on their way: replies that promise something durable.
+const PRE_VOTE: u8 = 16;
 const VOTE_REPLY: u8 = 19;
+const APPEND: u8 = 20;
 const APPEND_REPLY: u8 = 21;
 /// Events to a client.
 const EVENT: u8 = 56;
-/// States of servers are compared at every index that another server was seen at, and where the index is a multiple of this.
-const SAMPLE: u64 = 8;
 const SPINS: u32 = 2_000;
 
 impl World {
@@ -40,6 +36,7 @@ impl World {
             Told::Closed(link) => EngineInput::Closed(link),
             Told::Frame(link, frame) => {
                 self.note(frame.len() as u64);
+                self.check_told_stranger(server, &frame)?;
                 EngineInput::Frame(link, frame)
             }
             Told::Accepted(connection) => {
@@ -175,6 +172,14 @@ impl World {
                 self.on_notice(server, &notice);
                 Ok(())
             }
+            Output::Stop(reason) if self.is_stranger(server) => {
+                self.stranger_stops(server, &reason.to_string());
+                Ok(())
+            }
+            Output::Stop(StopReason::Damaged(_)) if self.decides_alone_in_vain(server) => {
+                self.stops_for_damage(server);
+                Ok(())
+            }
             Output::Stop(reason) => {
                 self.unreadable(server, "stop", format!("server {} stops: {reason}", id_of(server)))
             }
@@ -190,7 +195,14 @@ impl World {
     }
 
     fn send(&mut self, server: Node, link: LinkId, frame: Bytes) -> Check {
-        if matches!(frame.first(), Some(&(VOTE_REPLY | APPEND_REPLY)))
+        let is_read = match frame.first() {
+            Some(&(VOTE_REPLY | APPEND_REPLY)) => true,
+            Some(&(PRE_VOTE..VOTE_REPLY)) => self.checker.abstains(server),
+            Some(&APPEND) => self.swarm.rots(),
+            _ => false,
+        };
+        if is_read
+            && !self.is_stranger(server)
             && let Ok(Frame::Peer(message)) = Frame::decode(&frame)
             && let Some(to) = self.network.other_end(server, link)
         {
@@ -225,6 +237,7 @@ impl World {
         self.trace.change(self.now, || format!("server {} {notice:?}", id_of(server)));
         match notice {
             Notice::SnapshotInstalled(_) => self.installed(),
+            Notice::Failed { told, .. } => self.coverage.mark(Mark::LastWord, u64::from(told.is_some())),
             Notice::Role { role, term, .. } => {
                 self.note(term.0);
                 if *role == atomix_raft::Role::Leader {
@@ -238,11 +251,14 @@ impl World {
     }
 
     fn start_task(&mut self, server: Node, output: Output) -> Check {
+        self.check_silent(server, &output)?;
         let task = Task::from_output(output).map_err(|other| Broken {
             name: "stop",
             detail: format!("server {} asks for {other}, which nobody knows", id_of(server)),
         })?;
-        if let Task::Write(token, batch) = &task {
+        if let Task::Write(token, batch) = &task
+            && !self.is_stranger(server)
+        {
             self.checker.issued(server, *token, batch)?;
             self.take_checker_marks();
             self.may_usurp(server, batch);
@@ -252,18 +268,25 @@ impl World {
         self.start_lane(server, lane)
     }
 
-    fn start_lane(&mut self, server: Node, lane: usize) -> Check {
+    pub(super) fn start_lane(&mut self, server: Node, lane: usize) -> Check {
         if self.servers[server].ills.broken {
             return Ok(());
         }
         self.begin_task(server, lane);
+        self.may_stray(server, lane);
+        self.may_crumble(server, lane);
         let at = &mut self.servers[server];
         let epoch = at.epoch;
         let Some(process) = at.process.as_mut() else { return Ok(()) };
-        let started = match process.threads.start(lane) {
+        let started = process.threads.start(lane);
+        self.look_for_stray(server);
+        self.look_for_room(server);
+        let started = match started {
             Ok(started) => started,
             Err(error) => return self.task_fails(server, lane, &error),
         };
+        let at = &mut self.servers[server];
+        let Some(process) = at.process.as_mut() else { return Ok(()) };
         if let Some(job) = started {
             let (least, mean) = self.settings.disk_latency;
             let wait = (least + self.randoms.storage.exponential(mean)).saturating_mul(at.slower);
@@ -278,6 +301,7 @@ impl World {
     }
 
     pub(super) fn on_lane(&mut self, server: Node, epoch: u32, lane: usize, job: Job) -> Check {
+        let stranger = self.is_stranger(server);
         let at = &mut self.servers[server];
         if at.epoch != epoch {
             return Ok(());
@@ -288,11 +312,19 @@ impl World {
         let Some(process) = at.process.as_mut() else { return Ok(()) };
         let Some(running) = process.threads.done(lane, job) else { return Ok(()) };
         match running.effect {
+            _ if stranger => {}
             Effect::Written(token) => self.checker.written(server, token)?,
             Effect::Published(last) => self.checker.published(server, last)?,
             Effect::None => {}
         }
+        self.take_checker_marks();
+        if !stranger {
+            self.check_content(server, &running)?;
+        }
         self.start_lane(server, lane)?;
+        if let Some(report) = &running.report {
+            self.count_room(server, report);
+        }
         match running.report {
             Some(report) => self.give(server, Input::Common(report)),
             None => Ok(()),
@@ -417,70 +449,4 @@ impl World {
         }
         Ok(())
     }
-
-    /// I5, where it is cheap enough.
-    fn compare_state(&mut self, server: Node, applied: Index) -> Check {
-        let sampled = self.profile == Profile::Core
-            || applied.0.is_multiple_of(SAMPLE)
-            || self.checker.knows_state(applied);
-        if sampled { self.force_compare(server, applied) } else { Ok(()) }
-    }
-
-    /// I5.
-    pub(super) fn force_compare(&mut self, server: Node, applied: Index) -> Check {
-        let Some(process) = &self.servers[server].process else { return Ok(()) };
-        let digest = match &process.machine {
-            Machine::Core(bare) => {
-                let expected = self.checker.ledger.chain_at(applied);
-                hold("I5", Some(bare.state()) == expected, || {
-                    format!(
-                        "server {} has applied another log through {applied} than is committed",
-                        id_of(server)
-                    )
-                })?;
-                bare.state()
-            }
-            Machine::Full(engine) => digest(engine),
-        };
-        self.coverage.digests += u64::from(self.checker.state(server, applied, digest)?);
-        match &process.machine {
-            Machine::Core(_) => Ok(()),
-            Machine::Full(engine) => {
-                self.compare_sessions(server, engine, applied)?;
-                check_levels(server, engine, applied, &self.model.resources.levels)?;
-                inspect::locks(server, engine, self.servers[server].version, &self.model)
-            }
-        }
-    }
-
-    /// I7, I21: a server has those sessions open that the log says, no more and no fewer.
-    fn compare_sessions(&self, server: Node, engine: &Engine, applied: Index) -> Check {
-        let place = || {
-            let sessions: Vec<_> = engine.table().sessions().map(|(session, _)| session).collect();
-            format!("server {} at {applied} has sessions {sessions:?} open", id_of(server))
-        };
-        let found: BTreeSet<_> = engine.table().sessions().map(|(session, _)| session).collect();
-        let expected: BTreeSet<_> = self.model.open_at(applied).collect();
-        hold("I21", found.is_superset(&expected), || format!("{}, of {expected:?}", place()))?;
-        hold("I7", found == expected, || format!("{}, must be {expected:?}", place()))
-    }
-}
-
-/// A hash of everything replicated.
-fn digest(engine: &Engine) -> u64 {
-    struct Hasher(u32, u64);
-    impl Write for Hasher {
-        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-            self.0 = crc32c::crc32c_append(self.0, data);
-            self.1 += data.len() as u64;
-            Ok(data.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut hasher = Hasher(0, 0);
-    let written = engine.table().snapshot(engine.machine()).write_to(&mut hasher);
-    assert!(written.is_ok(), "a hash can always be written");
-    u64::from(hasher.0) << 32 | hasher.1 & 0xFFFF_FFFF
 }

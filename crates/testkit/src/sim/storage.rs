@@ -13,12 +13,13 @@ use atomix_storage_file::{FileOptions, FileStorage};
 use bytes::Bytes;
 
 use super::disk::{Job, SimDisk};
+use super::room::Held;
 
 /// The threads: the log, snapshots that are written, and everything that is read.
 pub(super) const LANES: usize = 3;
 pub(super) const LOG: usize = 0;
-const SNAPSHOTS: usize = 1;
-const READS: usize = 2;
+pub(super) const SNAPSHOTS: usize = 1;
+pub(super) const READS: usize = 2;
 
 /// What is asked of a thread.
 pub(super) enum Task {
@@ -26,12 +27,29 @@ pub(super) enum Task {
     Publish(SnapshotMeta),
     Compact(Index),
     TakeSnapshot(SnapshotMeta, Box<dyn SnapshotSource>),
-    WriteChunk { meta: SnapshotMeta, offset: u64, data: Bytes, done: bool },
-    Fetch { to: ServerId, from: Index, through: Index, bytes: u64 },
-    ReadChunk { to: ServerId, meta: SnapshotMeta, offset: u64, bytes: usize },
+    WriteChunk {
+        meta: SnapshotMeta,
+        offset: u64,
+        data: Bytes,
+        done: bool,
+    },
+    Fetch {
+        to: ServerId,
+        from: Index,
+        through: Index,
+        bytes: u64,
+    },
+    ReadChunk {
+        to: ServerId,
+        meta: SnapshotMeta,
+        offset: u64,
+        bytes: usize,
+    },
     LoadSnapshot(SnapshotMeta),
     Restore(SnapshotMeta, Restoring),
     Retire(Retired),
+    /// Whether there is room.
+    Look,
 }
 
 impl Task {
@@ -65,12 +83,26 @@ impl Task {
 
     pub(super) fn lane(&self) -> usize {
         match self {
-            Task::Write(..) | Task::Publish(_) | Task::Compact(_) => LOG,
+            Task::Write(..) | Task::Publish(_) | Task::Compact(_) | Task::Look => LOG,
             Task::TakeSnapshot(..) | Task::WriteChunk { .. } => SNAPSHOTS,
             Task::Fetch { .. } | Task::ReadChunk { .. } | Task::LoadSnapshot(_) => READS,
             Task::Restore(..) | Task::Retire(_) => READS,
         }
     }
+}
+
+/// How a task ended.
+enum Carried {
+    Done(Effect, Option<Input>),
+    /// There was no room for it: as if it had not been begun.
+    Full(Task),
+}
+
+/// The whole of a snapshot, as it went to the disk or came from it.
+#[derive(Debug)]
+pub(super) enum Content {
+    Written(EntryId, Bytes),
+    Read(EntryId, Bytes),
 }
 
 /// What a thread writes.
@@ -99,24 +131,35 @@ pub(super) struct Running {
     pub(super) job: Job,
     pub(super) effect: Effect,
     pub(super) report: Option<Input>,
+    pub(super) content: Option<Content>,
     takes_snapshot: bool,
     moment: Option<Moment>,
 }
 
 #[derive(Default)]
-struct Lane {
-    queue: VecDeque<Task>,
-    running: Option<Running>,
+pub(super) struct Lane {
+    pub(super) queue: VecDeque<Task>,
+    pub(super) running: Option<Running>,
 }
 
 /// The threads of one server process.
 pub(super) struct Threads {
     disk: SimDisk,
-    storage: FileStorage,
-    writer: Box<dyn SnapshotWriter>,
+    pub(super) storage: FileStorage,
+    pub(super) writer: Box<dyn SnapshotWriter>,
     reader: Box<dyn StorageReader>,
-    lanes: [Lane; LANES],
+    pub(super) lanes: [Lane; LANES],
     next_job: Job,
+    /// What was last said of room.
+    pub(super) room: bool,
+    /// What the log's thread is at found no room, and what could go before it neither: it waits.
+    pub(super) waits: bool,
+    /// What is first finds no room: what makes some may go before it.
+    pub(super) first_waits: bool,
+    pub(super) held: Option<Held>,
+    /// The snapshots' thread holds something since the last look.
+    pub(super) holds: bool,
+    content: Option<Content>,
 }
 
 /// What a start found.
@@ -134,7 +177,7 @@ impl Threads {
         job: Job,
     ) -> Result<(Threads, Found), StorageError> {
         disk.begin(job);
-        let mut storage = FileStorage::open(Box::new(disk.clone()), FileOptions { segment_bytes })?;
+        let mut storage = FileStorage::open(Box::new(disk.clone()), file_options(segment_bytes))?;
         let mut entries = Vec::new();
         let recovered = storage.recover(&mut |entry| entries.push(entry))?;
         let writer = storage.snapshot_writer()?;
@@ -145,7 +188,20 @@ impl Threads {
         };
         disk.end();
         let lanes = std::array::from_fn(|_| Lane::default());
-        let threads = Threads { disk: disk.clone(), storage, writer, reader, lanes, next_job: job + 1 };
+        let threads = Threads {
+            disk: disk.clone(),
+            storage,
+            writer,
+            reader,
+            lanes,
+            next_job: job + 1,
+            room: true,
+            waits: false,
+            first_waits: false,
+            held: None,
+            holds: false,
+            content: None,
+        };
         Ok((threads, Found { recovered, entries, snapshot }))
     }
 
@@ -158,37 +214,53 @@ impl Threads {
     pub(super) fn push(&mut self, task: Task) -> usize {
         let lane = task.lane();
         // A snapshot that is received stops an own one from being taken.
-        if matches!(task, Task::WriteChunk { .. }) {
+        if let Task::WriteChunk { meta, .. } = &task {
             self.lanes[lane].queue.retain(|task| !matches!(task, Task::TakeSnapshot(..)));
             if let Some(running) = self.lanes[lane].running.as_mut().filter(|running| running.takes_snapshot)
             {
                 running.report = None;
             }
+            match &mut self.held {
+                Some(Held::Chunks(answers)) => {
+                    answers.push(meta.last);
+                    return lane;
+                }
+                held => *held = None,
+            }
         }
+        // It may make room.
+        self.waits &= lane != LOG;
         self.lanes[lane].queue.push_back(task);
         lane
     }
 
     /// Begins the next task of an idle thread, if there is one.
     pub(super) fn start(&mut self, lane: usize) -> Result<Option<Job>, StorageError> {
-        if self.lanes[lane].running.is_some() {
-            return Ok(None);
-        }
-        let Some(task) = self.lanes[lane].queue.pop_front() else { return Ok(None) };
+        let Some(place) = self.next_place(lane) else { return Ok(None) };
+        let Some(task) = self.lanes[lane].queue.remove(place) else { return Ok(None) };
         let job = self.next_job;
         self.next_job += 1;
         self.disk.begin(job);
         let takes_snapshot = matches!(task, Task::TakeSnapshot(..));
         let moment = task.moment();
-        let (effect, report) = self.carry_out(task)?;
+        let (effect, report) = match self.carry_out(task)? {
+            Carried::Done(effect, report) => {
+                if lane == LOG {
+                    (self.first_waits, self.waits) = (false, false);
+                }
+                (effect, report)
+            }
+            Carried::Full(task) => (Effect::None, self.put_back(lane, place, task)?),
+        };
         self.disk.end();
-        self.lanes[lane].running = Some(Running { job, effect, report, takes_snapshot, moment });
+        let content = self.content.take();
+        self.lanes[lane].running = Some(Running { job, effect, report, content, takes_snapshot, moment });
         Ok(Some(job))
     }
 
     /// What an idle thread does next.
     pub(super) fn next(&self, lane: usize) -> Option<&Task> {
-        self.lanes[lane].queue.front().filter(|_| self.lanes[lane].running.is_none())
+        self.lanes[lane].queue.get(self.next_place(lane)?)
     }
 
     /// Whether a thread is in the middle of something like that.
@@ -219,72 +291,108 @@ impl Threads {
         Some(running)
     }
 
-    fn carry_out(&mut self, task: Task) -> Result<(Effect, Option<Input>), StorageError> {
+    fn carry_out(&mut self, task: Task) -> Result<Carried, StorageError> {
         let (effect, report) = match task {
-            Task::Write(token, batch) => {
-                self.storage.write(&batch)?;
-                (Effect::Written(token), Input::Written(token))
-            }
-            Task::Publish(meta) => {
-                self.storage.publish(&meta)?;
-                (Effect::Published(meta.last), Input::Published(meta.last))
-            }
+            Task::Write(token, batch) => match self.storage.write(&batch) {
+                Err(StorageError::Full(_)) => return Ok(Carried::Full(Task::Write(token, batch))),
+                written => written.map(|()| (Effect::Written(token), Input::Written(token)))?,
+            },
+            Task::Publish(meta) => match self.storage.publish(&meta) {
+                Err(StorageError::Full(_)) => return Ok(Carried::Full(Task::Publish(meta))),
+                published => {
+                    published.map(|()| (Effect::Published(meta.last), Input::Published(meta.last)))?
+                }
+            },
             Task::Compact(through) => {
-                self.storage.compact(through)?;
-                return Ok((Effect::None, None));
+                return match self.storage.compact(through) {
+                    Err(StorageError::Full(_)) => Ok(Carried::Full(Task::Compact(through))),
+                    compacted => compacted.map(|()| Carried::Done(Effect::None, None)),
+                };
             }
-            Task::TakeSnapshot(meta, source) => {
-                (Effect::None, Input::SnapshotTaken(self.take(meta, source)?))
+            Task::Look => {
+                let room = self.storage.has_room()?;
+                return Ok(Carried::Done(Effect::None, self.tell(room)));
             }
+            Task::TakeSnapshot(meta, source) => return self.take(meta, source),
             Task::WriteChunk { meta, offset, data, done } => {
-                let outcome = match receive(self.writer.as_mut(), &meta, offset, &data, done)? {
-                    Received::Next(next) => ChunkOutcome::Next(next),
-                    Received::Whole => ChunkOutcome::Whole,
-                    Received::Bad => ChunkOutcome::Bad,
+                let outcome = match receive(self.writer.as_mut(), &meta, offset, &data, done) {
+                    Ok(Received::Next(next)) => ChunkOutcome::Next(next),
+                    Ok(Received::Whole) => ChunkOutcome::Whole,
+                    Ok(Received::Bad) => ChunkOutcome::Bad,
+                    Err(StorageError::Full(_)) => {
+                        return Ok(Carried::Full(Task::WriteChunk { meta, offset, data, done }));
+                    }
+                    Err(error) => return Err(error),
                 };
                 (Effect::None, Input::ChunkWritten { last: meta.last, outcome })
             }
+            Task::Retire(retired) => {
+                drop(retired);
+                return Ok(Carried::Done(Effect::None, None));
+            }
+            reads => (Effect::None, self.read(reads)?),
+        };
+        Ok(Carried::Done(effect, Some(report)))
+    }
+
+    fn read(&mut self, task: Task) -> Result<Input, StorageError> {
+        Ok(match task {
             Task::Fetch { to, from, through, bytes } => {
                 let entries = self.reader.entries(from, through, bytes)?;
-                (Effect::None, Input::Fetched { to, from, entries })
+                Input::Fetched { to, from, entries }
             }
             Task::ReadChunk { to, meta, offset, bytes } => {
                 let data = self.reader.snapshot(meta.last, offset, bytes)?;
-                (Effect::None, Input::ChunkRead { to, last: meta.last, offset, data })
+                Input::ChunkRead { to, last: meta.last, offset, data }
             }
             Task::LoadSnapshot(meta) => {
                 let bytes = load(self.reader.as_mut(), &meta)?;
-                (Effect::None, Input::SnapshotLoaded(meta.last, bytes))
+                self.content = Some(Content::Read(meta.last, bytes.clone()));
+                Input::SnapshotLoaded(meta.last, bytes)
             }
             Task::Restore(meta, restoring) => {
                 let bytes = load(self.reader.as_mut(), &meta)?;
-                (Effect::None, Input::Restored(meta.last, restoring.read(&bytes)))
+                self.content = Some(Content::Read(meta.last, bytes.clone()));
+                Input::Restored(meta.last, restoring.read(&bytes))
             }
-            Task::Retire(retired) => {
-                drop(retired);
-                return Ok((Effect::None, None));
-            }
-        };
-        Ok((effect, Some(report)))
+            _ => unreachable!("all others write"),
+        })
     }
 
     fn take(
         &mut self,
-        meta: SnapshotMeta,
+        mut meta: SnapshotMeta,
         mut source: Box<dyn SnapshotSource>,
-    ) -> Result<SnapshotMeta, StorageError> {
+    ) -> Result<Carried, StorageError> {
+        match self.write_out(&mut meta, source.as_mut()) {
+            Err(StorageError::Full(_)) => Ok(Carried::Full(Task::TakeSnapshot(meta, source))),
+            written => written.map(|()| Carried::Done(Effect::None, Some(Input::SnapshotTaken(meta)))),
+        }
+    }
+
+    fn write_out(
+        &mut self,
+        meta: &mut SnapshotMeta,
+        source: &mut dyn SnapshotSource,
+    ) -> Result<(), StorageError> {
         self.writer.begin(meta.last)?;
-        let mut sink = Sink { writer: self.writer.as_mut(), failed: None };
+        let mut sink = Sink { writer: self.writer.as_mut(), failed: None, copy: Vec::new() };
         let written = source.write_to(&mut sink);
-        if let Some(failed) = sink.failed {
+        let Sink { failed, copy, .. } = sink;
+        if let Some(failed) = failed {
             return Err(failed);
         }
         written.map_err(|error| StorageError::Failed(error.to_string()))?;
-        let (size, checksum) = self.writer.written();
-        let meta = SnapshotMeta { size, checksum, ..meta };
-        self.writer.finish(&meta)?;
-        Ok(meta)
+        (meta.size, meta.checksum) = self.writer.written();
+        self.writer.finish(meta)?;
+        self.content = Some(Content::Written(meta.last, copy.into()));
+        Ok(())
     }
+}
+
+/// What is chosen about the files.
+pub(super) fn file_options(segment_bytes: u64) -> FileOptions {
+    FileOptions { segment_bytes }
 }
 
 fn load(reader: &mut dyn StorageReader, meta: &SnapshotMeta) -> Result<Bytes, StorageError> {
@@ -293,8 +401,11 @@ fn load(reader: &mut dyn StorageReader, meta: &SnapshotMeta) -> Result<Bytes, St
     while whole.len() < size {
         match reader.snapshot(meta.last, whole.len() as u64, size - whole.len())? {
             Some(part) if !part.is_empty() => whole.extend_from_slice(&part),
-            _ => return Err(StorageError::BadSnapshot(format!("{} ends early", meta.last))),
+            _ => return Err(StorageError::Corrupt(format!("the snapshot of {} ends early", meta.last))),
         }
+    }
+    if crc32c::crc32c(&whole) != meta.checksum {
+        return Err(StorageError::Corrupt(format!("the snapshot of {} does not verify", meta.last)));
     }
     Ok(Bytes::from(whole))
 }
@@ -302,14 +413,19 @@ fn load(reader: &mut dyn StorageReader, meta: &SnapshotMeta) -> Result<Bytes, St
 struct Sink<'a> {
     writer: &'a mut dyn SnapshotWriter,
     failed: Option<StorageError>,
+    copy: Vec<u8>,
 }
 
 impl Write for Sink<'_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.failed.is_some() {
+            return Err(io::Error::other("the snapshot could not be written"));
+        }
         self.writer.write(data).map_err(|error| {
             self.failed = Some(error);
             io::Error::other("the snapshot can't be written")
         })?;
+        self.copy.extend_from_slice(data);
         Ok(data.len())
     }
 

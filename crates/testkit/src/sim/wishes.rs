@@ -170,6 +170,9 @@ impl World {
 
     /// A whole server joins by itself.
     fn start_newcomer(&mut self, node: Node) -> Check {
+        if self.has_stranger() {
+            return Ok(());
+        }
         if self.servers[node].id.is_some() {
             let mut random = Random::of(self.randoms.operator.next());
             self.crash(node, Loss::Process, false, &mut random);

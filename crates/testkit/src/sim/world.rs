@@ -70,6 +70,10 @@ pub(super) enum Event {
     End(u64),
     /// A server loses power in the middle of a write.
     PowerCut { server: Node, epoch: u32, armed: Armed },
+    /// A server goes down for what is wrong with its disk.
+    Relapse { server: Node, epoch: u32, seed: u64 },
+    /// A storage thread tries again what found no room.
+    Room { server: Node, epoch: u32, lane: usize },
     /// A server's process comes up.
     Boot(Node),
     /// A client's process comes up, unless something else happened to it since.
@@ -286,6 +290,11 @@ impl World {
                 self.on_power_cut(server, epoch, armed);
                 Ok(())
             }
+            Event::Relapse { server, epoch, seed } => {
+                self.on_relapse(server, epoch, seed);
+                Ok(())
+            }
+            Event::Room { server, epoch, lane } => self.on_room(server, epoch, lane),
             Event::Boot(server) => self.boot(server),
             Event::StartClient { client, epoch } if self.clients[client].epoch == epoch => {
                 self.start_client(client)

@@ -1,9 +1,10 @@
 //! Fields and entries.
 
-use atomix_protocol::{Entry, EntryId, EntryKind, HardState, ServerId, WriteBatch};
+use atomix_protocol::{ClusterTime, Entry, EntryId, EntryKind, HardState, ServerId, WriteBatch};
 use atomix_storage::Recovered;
 use bytes::Bytes;
 
+use super::model::Model;
 use super::{Server, configuration, entries, entry, id, identity, index, term};
 
 pub(super) fn fresh_place_holds_nothing(mut server: Server) {
@@ -34,6 +35,7 @@ pub(super) fn each_field_is_found_again(mut server: Server) {
         configuration: Some(configuration(1)),
         abstention: Some(index(9)),
         snapshot: None,
+        damage: Vec::new(),
     };
     server.finds(&entries(term(3), 1..=3));
     assert_eq!(server.recovered, found);
@@ -136,4 +138,76 @@ pub(super) fn long_log(mut server: Server) {
     let all = [entries(term(1), 1..=300), vec![large], entries(term(1), 302..=310)].concat();
     server.finds(&all);
     assert_eq!(server.reader().entries(index(1), index(310), u64::MAX), Ok(Some(all)));
+}
+
+pub(super) fn nothing_to_write(mut server: Server) {
+    server.write(WriteBatch::default());
+    server.identify();
+    server.append(entries(term(1), 1..=3));
+    server.write(WriteBatch::default());
+    server.finds(&entries(term(1), 1..=3));
+    assert_eq!(server.recovered.identity, Some(identity()));
+    assert_eq!(server.storage().has_room(), Ok(true), "nothing else is on the device");
+}
+
+pub(super) fn entries_of_all_kinds(mut server: Server) {
+    server.identify();
+    let kinds = [EntryKind::NoOp, EntryKind::Configuration, EntryKind::Session];
+    // Around what devices and databases write at once; and the longest command.
+    let lengths = [0, 1, 7, 8, 9, 255, 511, 512, 513, 4_095, 4_096, 4_097, 65_536, (1 << 20) + 100];
+    let mut all = Vec::new();
+    for (at, length) in (1..).zip(lengths) {
+        let payload = (0..length).map(|byte| (byte * 13 + at as usize) as u8).collect();
+        let kind = kinds[at as usize % kinds.len()];
+        all.push(Entry {
+            id: id(term(at), index(at)),
+            time: ClusterTime(u64::MAX - 100 + at),
+            kind,
+            payload,
+        });
+    }
+    server.append(all[..5].to_vec());
+    server.append(all[5..].to_vec());
+    assert_eq!(server.reader().entries(index(1), index(99), u64::MAX), Ok(Some(all.clone())));
+    server.finds(&all);
+}
+
+pub(super) fn each_field_by_itself(mut server: Server) {
+    let hard_state = |of, voted_for| HardState { term: term(of), voted_for };
+    let empty = WriteBatch::default();
+    let batches = [
+        WriteBatch { hard_state: Some(hard_state(1, Some(ServerId(u64::MAX)))), ..empty.clone() },
+        WriteBatch { abstention: Some(Some(index(u64::MAX))), ..empty.clone() },
+        WriteBatch { configuration: Some(configuration(7)), ..empty.clone() },
+        WriteBatch { identity: Some(identity()), ..empty.clone() },
+        WriteBatch { entries: entries(term(2), 1..=2), ..empty.clone() },
+        WriteBatch { truncate_after: Some(id(term(2), index(1))), ..empty.clone() },
+        WriteBatch { hard_state: Some(hard_state(u64::MAX, None)), ..empty.clone() },
+        WriteBatch { abstention: Some(Some(index(0))), ..empty.clone() },
+        WriteBatch { abstention: Some(None), ..empty },
+    ];
+    let mut model = Model::default();
+    for batch in batches {
+        model.write(&batch);
+        server.write(batch);
+        server.finds(&model.recover());
+        assert_eq!(server.recovered, model.recovered);
+    }
+}
+
+pub(super) fn truncation_against_the_log(mut server: Server) {
+    server.identify();
+    server.append(entries(term(1), 1..=12));
+    let last = id(term(2), index(5));
+    server.snapshot(last, b"installed");
+    // Another term at its index: what lies behind it is of that other history too.
+    server.write(WriteBatch {
+        truncate_after: Some(last),
+        entries: entries(term(2), 6..=7),
+        ..WriteBatch::default()
+    });
+    assert_eq!(server.reader().entries(index(5), index(99), u64::MAX), Ok(None));
+    let found = server.reader().entries(index(6), index(99), u64::MAX);
+    assert_eq!(found, Ok(Some(entries(term(2), 6..=7))));
+    server.finds(&entries(term(2), 6..=7));
 }

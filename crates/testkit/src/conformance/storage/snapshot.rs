@@ -11,7 +11,7 @@ pub(super) fn snapshot_until_published(mut server: Server) {
     server.identify();
     server.append(entries(term(1), 1..=5));
     let last = id(term(1), index(3));
-    let mut writer = server.storage().snapshot_writer().expect("a snapshot writer");
+    let mut writer = server.writer();
     let meta = finish_snapshot(&mut *writer, last, b"all of it");
     assert_eq!(server.reader().snapshot(last, 0, 99), Ok(None), "not published");
     server.storage().publish(&meta).expect("publishes");
@@ -37,7 +37,7 @@ pub(super) fn bad_snapshots(mut server: Server) {
         SnapshotMeta { checksum: good.checksum ^ 1, ..good.clone() },
         SnapshotMeta { last: id(term(1), index(4)), ..good.clone() },
     ];
-    let mut writer = server.storage().snapshot_writer().expect("a snapshot writer");
+    let mut writer = server.writer();
     assert!(writer.write(b"bytes").is_err(), "nothing was begun");
     assert_eq!(writer.writing(), None);
     for meta in bad {
@@ -67,7 +67,7 @@ pub(super) fn bad_snapshots(mut server: Server) {
 
 pub(super) fn begin_drops(mut server: Server) {
     server.identify();
-    let mut writer = server.storage().snapshot_writer().expect("a snapshot writer");
+    let mut writer = server.writer();
     let dropped = finish_snapshot(&mut *writer, id(term(1), index(3)), b"first");
     writer.begin(id(term(1), index(4))).expect("begins");
     writer.write(b"half").expect("takes bytes");
@@ -94,10 +94,108 @@ pub(super) fn newest_snapshot_counts(mut server: Server) {
     let again = server.snapshot(id(term(1), index(8)), b"the same again");
     server.finds(&entries(term(1), 9..=9));
     assert_eq!(server.recovered.snapshot, Some(again.clone()));
-    let mut writer = server.storage().snapshot_writer().expect("a snapshot writer");
+    let mut writer = server.writer();
     let older = finish_snapshot(&mut *writer, id(term(1), index(7)), b"older");
     let refused = server.storage().publish(&older);
     assert!(matches!(refused, Err(StorageError::BadSnapshot(_))), "older than the newest: {refused:?}");
+    let found = server.reader().snapshot(again.last, 0, 99);
+    assert_eq!(found, Ok(Some(Bytes::from_static(b"the same again"))), "nothing has changed");
+    drop(writer);
+    server.append(entries(term(1), 10..=10));
+    server.finds(&entries(term(1), 9..=10));
+    assert_eq!(server.recovered.snapshot, Some(again));
+}
+
+/// Lengths around what devices and databases write at once.
+pub(super) fn snapshots_of_all_lengths(mut server: Server) {
+    server.identify();
+    let lengths = [0, 1, 4_095, 4_096, 4_097, 61_439, 61_440, 61_441, 262_144, 1_500_001];
+    server.append(entries(term(1), 1..=lengths.len() as u64));
+    for (at, length) in (1..).zip(lengths) {
+        let data: Vec<u8> = (0..length).map(|byte| (byte % 251 + at as usize) as u8).collect();
+        let last = id(term(1), index(at));
+        let meta = server.snapshot(last, &data);
+        for _ in 0..2 {
+            let mut reader = server.reader();
+            let mut found = Vec::new();
+            for offset in [0, 1, 4_096, 61_440, 100_000] {
+                let piece = reader.snapshot(last, offset, 10).expect("reads");
+                let wanted = data.get(offset as usize..).map(|rest| &rest[..rest.len().min(10)]);
+                assert_eq!(piece.as_deref(), wanted, "10 bytes at {offset} of {length}");
+            }
+            while found.len() < length {
+                let piece = reader.snapshot(last, found.len() as u64, 70_000).expect("reads");
+                found.extend_from_slice(&piece.expect("is there"));
+            }
+            assert!(found == data, "{length} bytes");
+            drop(reader);
+            server.restart();
+            assert_eq!(server.recovered.snapshot.as_ref(), Some(&meta));
+        }
+    }
+}
+
+pub(super) fn one_writer_after_another(mut server: Server) {
+    server.identify();
+    server.append(entries(term(1), 1..=9));
+    let last = id(term(1), index(4));
+    let mut first = server.writer();
+    first.begin(last).expect("begins");
+    first.write(b"half").expect("takes bytes");
+    drop(first);
+    let mut second = server.writer();
+    assert_eq!(second.writing(), None);
+    assert!(second.write(b"the other half").is_err(), "nothing was begun");
+    let meta = finish_snapshot(&mut *second, last, b"whole");
+    drop(second);
+    server.storage().publish(&meta).expect("it outlives its writer");
+    assert_eq!(server.reader().snapshot(last, 0, 99), Ok(Some(Bytes::from_static(b"whole"))));
+    server.finds(&entries(term(1), 5..=9));
+}
+
+/// What consensus does when it has installed a snapshot of what it has already, and more.
+pub(super) fn truncation_to_the_snapshot(mut server: Server) {
+    server.identify();
+    server.append(entries(term(1), 1..=9));
+    let last = id(term(1), index(5));
+    server.snapshot(last, b"5");
+    for compacted in [false, true] {
+        if compacted {
+            server.storage().compact(index(5)).expect("compacts");
+        }
+        server.write(WriteBatch { truncate_after: Some(last), ..WriteBatch::default() });
+        server.finds(&[]);
+        server.write(WriteBatch {
+            truncate_after: Some(last),
+            entries: entries(term(2), 6..=8),
+            ..WriteBatch::default()
+        });
+        server.finds(&entries(term(2), 6..=8));
+        let read = server.reader().entries(index(6), index(9), u64::MAX);
+        assert_eq!(read, Ok(Some(entries(term(2), 6..=8))));
+    }
+}
+
+pub(super) fn compaction_again_and_again(mut server: Server) {
+    server.identify();
+    server.append(entries(term(1), 1..=40));
+    let long = vec![7; 100_000];
+    for at in [10, 20, 30] {
+        server.snapshot(id(term(1), index(at)), &long);
+        for through in [0, 5, at, at, at - 1, u64::MAX] {
+            server.storage().compact(index(through)).expect("compacts");
+        }
+        let kept = server.reader().entries(index(at + 1), index(u64::MAX), u64::MAX);
+        assert_eq!(kept, Ok(Some(entries(term(1), at + 1..=40))));
+    }
+    server.finds(&entries(term(1), 31..=40));
+    server.storage().compact(index(30)).expect("compacts after a start");
+    server.write(WriteBatch {
+        truncate_after: Some(id(term(1), index(35))),
+        entries: entries(term(2), 36..=37),
+        ..WriteBatch::default()
+    });
+    server.finds(&[entries(term(1), 31..=35), entries(term(2), 36..=37)].concat());
 }
 
 pub(super) fn covered_entries(mut server: Server) {

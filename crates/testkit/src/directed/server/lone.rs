@@ -210,7 +210,13 @@ impl Server {
                 let taken = if peer == Peer::Follows { append.entries.len() as u64 } else { 0 };
                 let outcome = AppendOutcome::Durable(append.prev.index.plus(taken));
                 let (term, round) = (append.term, append.round);
-                Some(PeerMessage::AppendEntriesReply(AppendEntriesReply { term, round, outcome }))
+                Some(PeerMessage::AppendEntriesReply(AppendEntriesReply {
+                    term,
+                    round,
+                    room: true,
+                    abstains: false,
+                    outcome,
+                }))
             }
             _ => None,
         }
@@ -237,6 +243,7 @@ impl Server {
             term: Term(1),
             prev: EntryId::ZERO,
             leader_commit: Index(1),
+            last_index: Index(0),
             time: ClusterTime(1),
             promise_ms: 0,
             round: Round(1),

@@ -183,6 +183,20 @@ classes! {
     D11 "vote can't be kept" Both Single;
     /// The log or a snapshot can't be read for another server.
     D14 "read fails" Both Single;
+    /// What lies in the log or its mark goes bad: a bit, or a sector.
+    D4 "rotten log" Both Single;
+    /// A snapshot goes bad.
+    D5 "rotten snapshot" Both Single;
+    /// A write lands elsewhere, or nowhere, or not all of it.
+    D6 "misdirected, lost and partial writes" Both Single;
+    /// A copy of the manifest goes bad, sometimes both: then the server has no vote any more, and is begun anew.
+    D7 "rotten manifest" Both Single;
+    /// A file is gone.
+    D8 "lost file" Both Single;
+    /// A disk is full for a while.
+    D12 "disk full" Both Single;
+    /// A server gets a directory of another cluster.
+    D16 "directory of another cluster" Full Single;
     /// A server goes down in the middle of a roll, a compaction, a rename or a publication.
     D15 "down in a roll, compaction, rename" Both Single;
     /// Boot clocks begin anew, so that a new leader's is far behind.

@@ -1,9 +1,11 @@
 //! How the single faults of a class are drawn.
 
+use super::super::decay::{Harm, Part, When, Which};
 use super::super::loss::Loss;
 use super::super::random::Random;
 use super::super::settings::{DRIFT, MILLISECOND, SECOND, Settings, Time};
 use super::super::storage::Moment;
+use super::super::strays::Way;
 use super::super::versions::Version;
 use super::{Class, Fault, Shape, Target};
 
@@ -99,6 +101,47 @@ fn rarer(class: Class, common: Common, r: &mut Random, settings: &Settings) -> F
             let Version { map, lock } = Version::earlier(r);
             Fault::Downgrade { victim, map, lock, down }
         }
+        other => of_disks(other, common, r, settings),
+    }
+}
+
+/// What goes wrong with what disks hold.
+fn of_disks(class: Class, common: Common, r: &mut Random, settings: &Settings) -> Fault {
+    let Common { victim, lasts, down, loss, .. } = common;
+    let harm = r.pick(&[Harm::Bit, Harm::Bit, Harm::Bit, Harm::Zeros, Harm::Noise]).unwrap_or(Harm::Bit);
+    let when = r.pick(&[When::Down, When::Down, When::Running, When::Read]).unwrap_or(When::Down);
+    match class {
+        Class::D4 | Class::D5 => {
+            let part = match class {
+                Class::D5 => Part::Snapshot,
+                _ if r.chance(0.1) => Part::Mark,
+                _ => Part::Log,
+            };
+            Fault::Rot { victim, part, harm, when, loss, down }
+        }
+        Class::D7 if r.chance(0.2) => Fault::Amnesia { victim, harm, down },
+        Class::D7 => {
+            let when = if when == When::Read { When::Running } else { when };
+            Fault::Rot { victim, part: Part::Manifest, harm, when, loss, down }
+        }
+        Class::D6 => {
+            let parts = [Part::Log, Part::Log, Part::Log, Part::Snapshot, Part::Manifest];
+            let ways = [Way::Elsewhere, Way::Elsewhere, Way::Nowhere, Way::InPart];
+            let part = r.pick(&parts).unwrap_or(Part::Log);
+            Fault::Astray { victim, part, way: r.pick(&ways).unwrap_or(Way::Nowhere), down }
+        }
+        Class::D8 => {
+            let parts = [Part::Log, Part::Log, Part::Log, Part::Snapshot, Part::Manifest, Part::Mark];
+            let which = r.pick(&[Which::First, Which::Middle, Which::Last, Which::Last]);
+            let part = r.pick(&parts).unwrap_or(Part::Log);
+            Fault::Lose { victim, part, which: which.unwrap_or(Which::Last), loss, down }
+        }
+        Class::D12 => Fault::Fill {
+            victim,
+            more: r.below(2 * settings.segment_bytes),
+            lasts: lasts + r.below(4 * settings.longest_election()),
+        },
+        Class::D16 => Fault::Exchange { victim: Target::Server(settings.servers - 1), lasts, down },
         _ => {
             unreachable!("{class:?} is constant and has no single faults")
         }

@@ -1,8 +1,10 @@
 //! Single faults, and how a line of a plan says them.
 
+use super::super::decay::{Harm, Part, When, Which};
 use super::super::loss::Loss;
 use super::super::settings::Time;
 use super::super::storage::Moment;
+use super::super::strays::Way;
 use super::Class;
 
 /// Whom a fault strikes.
@@ -78,6 +80,11 @@ macro_rules! words {
 
 words!(Loss: Process "process", Power "power");
 words!(Moment: Write "write", Roll "roll", Compact "compact", Publish "publish", Snapshot "snapshot");
+words!(Part: Log "log", Snapshot "snapshot", Manifest "manifest", Mark "mark");
+words!(Harm: Bit "bit", Zeros "zeros", Noise "noise");
+words!(Way: Elsewhere "elsewhere", Nowhere "nowhere", InPart "in_part");
+words!(When: Down "down", Running "running", Read "read");
+words!(Which: First "first", Middle "middle", Last "last");
 words!(Shape: Isolate "isolate", Split "split", Moving "moving", Mute "mute", Deaf "deaf", Directed "directed",
     Pairs "pairs", Bridge "bridge", Ring "ring");
 
@@ -207,6 +214,18 @@ faults! {
     Upgrade { victim: Target, down: Time };
     /// A process ends and comes back as an earlier version, with so much of each kind.
     Downgrade { victim: Target, map: u16, lock: u16, down: Time };
+    /// Something in a file goes bad: while the process is down for that long, or under its feet, and it ends after that long.
+    Rot { victim: Target, part: Part, harm: Harm, when: When, loss: Loss, down: Time };
+    /// Both copies of the manifest go bad while the process is down.
+    Amnesia { victim: Target, harm: Harm, down: Time };
+    /// A file is gone when the process comes up again.
+    Lose { victim: Target, part: Part, which: Which, loss: Loss, down: Time };
+    /// The next write to a file of that kind goes wrong; after that long the process ends.
+    Astray { victim: Target, part: Part, way: Way, down: Time };
+    /// A disk has room for so many bytes more.
+    Fill { victim: Target, more: u64, lasts: Time };
+    /// A process comes up with the directory of a server of another cluster.
+    Exchange { victim: Target, lasts: Time, down: Time };
     /// A client stands still, and the leader goes when its session is about to expire.
     NearExpiry { client: usize, after: Time, lasts: Time };
 }
@@ -232,6 +251,8 @@ impl Fault {
             | Fault::Disk { lasts, .. }
             | Fault::Slow { lasts, .. }
             | Fault::Lane { lasts, .. }
+            | Fault::Fill { lasts, .. }
+            | Fault::Exchange { lasts, .. }
             | Fault::PauseClient { lasts, .. }
             | Fault::NearExpiry { lasts, .. } => *lasts /= 2,
             Fault::Crash { down, .. }
@@ -242,6 +263,10 @@ impl Fault {
             | Fault::Snapshots { down, .. }
             | Fault::Reboot { down, .. }
             | Fault::Inflate { down, .. }
+            | Fault::Rot { down, .. }
+            | Fault::Amnesia { down, .. }
+            | Fault::Lose { down, .. }
+            | Fault::Astray { down, .. }
             | Fault::Wipe { down, .. }
             | Fault::Upgrade { down, .. }
             | Fault::Downgrade { down, .. }

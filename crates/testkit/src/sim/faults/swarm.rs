@@ -79,6 +79,11 @@ impl Swarm {
         self.classes.contains(&class)
     }
 
+    /// Whether anything on a disk may go bad.
+    pub(in crate::sim) fn rots(&self) -> bool {
+        [Class::D4, Class::D5, Class::D6, Class::D7, Class::D8].into_iter().any(|class| self.has(class))
+    }
+
     /// Of a class that happens all the time: its rate; zero if this seed does not have it.
     pub(in crate::sim) fn rate(&self, class: Class) -> f64 {
         self.rates[class as usize]
