@@ -74,10 +74,18 @@ pub enum DirectoryProblem {
     InUse,
     /// It can't be created, opened or written.
     Unusable,
-    /// Its contents are damaged.
+    /// The system refused to read or to write a file in it.
+    Failing,
+    /// Its contents are damaged, so that no server can start with it any more: an empty one can join as a new member.
     Corrupt,
-    /// It belongs to another cluster, or was written by something else.
+    /// Its log is damaged, and no other server has what is lost: its server is the only voter (D4).
+    Irreparable,
+    /// It holds what is not ours.
     Foreign,
+    /// It is whole, and was written by a version whose format this one does not read.
+    OtherVersion,
+    /// It belongs to another cluster than the servers listed.
+    OtherCluster,
 }
 
 impl fmt::Display for DirectoryProblem {
@@ -85,8 +93,12 @@ impl fmt::Display for DirectoryProblem {
         f.write_str(match self {
             DirectoryProblem::InUse => "in use",
             DirectoryProblem::Unusable => "unusable",
+            DirectoryProblem::Failing => "failing",
             DirectoryProblem::Corrupt => "corrupt",
+            DirectoryProblem::Irreparable => "damaged for good",
             DirectoryProblem::Foreign => "foreign",
+            DirectoryProblem::OtherVersion => "of another version",
+            DirectoryProblem::OtherCluster => "of another cluster",
         })
     }
 }
@@ -98,6 +110,8 @@ impl Error {
             StorageError::InUse(_) => DirectoryProblem::InUse,
             StorageError::Corrupt(_) | StorageError::BadSnapshot(_) => DirectoryProblem::Corrupt,
             StorageError::Foreign(_) => DirectoryProblem::Foreign,
+            StorageError::OtherVersion(_) => DirectoryProblem::OtherVersion,
+            StorageError::Failed(_) | StorageError::Full(_) => DirectoryProblem::Failing,
             _ => DirectoryProblem::Unusable,
         };
         let reason = match error {
@@ -106,6 +120,10 @@ impl Error {
             StorageError::Corrupt(detail) => detail,
             other => other.to_string(),
         };
+        Error::directory(path, problem, reason)
+    }
+
+    fn directory(path: Option<&Path>, problem: DirectoryProblem, reason: String) -> Self {
         match path {
             Some(path) => Error::DataDirectory { path: path.into(), problem, reason },
             None => Error::Storage(reason),
@@ -129,10 +147,10 @@ impl Error {
             ServerError::CannotListen { address, reason } => Error::CannotListen { address, reason },
             ServerError::MustStop(StopReason::DuplicateIdentity(reason)) => Error::DuplicateIdentity(reason),
             ServerError::MustStop(StopReason::ForeignCluster(reason)) => {
-                Error::opening(path, StorageError::Foreign(reason))
+                Error::directory(path, DirectoryProblem::OtherCluster, reason)
             }
             ServerError::MustStop(StopReason::Damaged(reason)) => {
-                Error::opening(path, StorageError::Corrupt(reason))
+                Error::directory(path, DirectoryProblem::Irreparable, reason)
             }
             ServerError::Storage(error) => Error::DiskFailed(match path {
                 Some(path) => format!("data directory {}: {error}", path.display()),

@@ -10,6 +10,7 @@
 //! | [`cluster_status`] | what one server says of itself |
 //! | [`admin`] | what operators ask: changes of the configuration and of the leader |
 //! | [`Error`] | everything that can go wrong for an embedder |
+//! | `inspect` | what the data directory of a stopped server holds |
 //! | [`resource`] | for authors of resources of their own |
 //!
 //! | feature | adds |
@@ -27,6 +28,8 @@ pub mod admin;
 mod atomix;
 mod error;
 mod families;
+#[cfg(feature = "file")]
+pub mod inspect;
 mod replica;
 mod status;
 

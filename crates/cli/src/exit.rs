@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 
 use atomix::{DirectoryProblem, Error, LockError, MapError, NotDone, ResourceError};
 
@@ -82,7 +83,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (exit, advice) = match &error {
             Error::Settings(_) => (Exit::Usage, "see `atomix --help`"),
-            Error::DataDirectory { problem, .. } => (Exit::DataDirectory, advice(*problem)),
+            Error::DataDirectory { path, problem, .. } => {
+                return Failure::new(Exit::DataDirectory, format!("{error}; {}", advice(path, *problem)));
+            }
             Error::DuplicateIdentity(_) => (
                 Exit::DuplicateIdentity,
                 "stop the other process, or give this server an empty directory of its own",
@@ -90,9 +93,10 @@ impl From<Error> for Failure {
             Error::CannotListen { .. } => {
                 (Exit::Refused, "is another process listening there? choose another --listen")
             }
-            Error::Unreachable { .. } => {
-                (Exit::Unreachable, "is a majority of the servers running? check --cluster")
-            }
+            Error::Unreachable { .. } => (
+                Exit::Unreachable,
+                "is a majority of the servers running? check --cluster, and see `atomix status`",
+            ),
             Error::DiskFailed(_) => (Exit::DataDirectory, "mend the disk, then start it again"),
             Error::Stopped(_) => (Exit::DataDirectory, "mend the cause, then start it again"),
             Error::Storage(_) => (Exit::DataDirectory, "mend the cause, then start it again"),
@@ -147,13 +151,29 @@ fn resource(error: &ResourceError) -> (Exit, &'static str) {
     }
 }
 
-fn advice(problem: DirectoryProblem) -> &'static str {
+/// What to do about a data directory.
+fn advice(path: &Path, problem: DirectoryProblem) -> String {
+    let path = path.display();
     match problem {
-        DirectoryProblem::InUse => "another server uses it: stop that one, or choose another --data-dir",
-        DirectoryProblem::Unusable => "choose a --data-dir that can be created and written",
-        DirectoryProblem::Corrupt => "its contents are damaged: move it away and start with an empty one",
-        DirectoryProblem::Foreign => "it belongs to another cluster: check --data-dir and --bootstrap",
-        _ => "choose another --data-dir",
+        DirectoryProblem::InUse => "stop that one, or choose another --data-dir".into(),
+        DirectoryProblem::Unusable => "choose a --data-dir that can be created and written".into(),
+        DirectoryProblem::Failing => {
+            "look at its disk, and at the rights to what is in it, then start it again".into()
+        }
+        DirectoryProblem::Corrupt => format!(
+            "`atomix log verify {path}` says what is wrong; move it away, and start with an empty one and --join: that is taken in as a new member. If this was the only voter, restore a backup"
+        ),
+        DirectoryProblem::Irreparable => format!(
+            "`atomix log verify {path}` says what is wrong; restore it from a backup, or begin a new cluster with an empty one"
+        ),
+        DirectoryProblem::Foreign => {
+            "move what is not a server's out of it, or choose another --data-dir".into()
+        }
+        DirectoryProblem::OtherVersion => {
+            "start the version that wrote it; or start with an empty one and --join, which is taken in as a new member".into()
+        }
+        DirectoryProblem::OtherCluster => "check --data-dir, and --bootstrap or --join".into(),
+        _ => "choose another --data-dir".into(),
     }
 }
 
@@ -182,5 +202,28 @@ mod tests {
         check(ResourceError::BadPath("p".into()).into(), Exit::Refused);
         check(ResourceError::InUse("/p".into()).into(), Exit::Refused);
         check(LockError::QueueFull.into(), Exit::Refused);
+    }
+
+    /// What is to be done about a data directory hangs on why it can't be used; it is said once.
+    #[test]
+    fn each_problem_of_a_data_directory_has_advice_of_its_own() {
+        for (problem, words, wrong) in [
+            (DirectoryProblem::InUse, &["in use", "stop"][..], &["empty"][..]),
+            (DirectoryProblem::Unusable, &["created and written"], &["empty"]),
+            (DirectoryProblem::Failing, &["disk", "rights", "start it again"], &["choose", "empty"]),
+            (DirectoryProblem::Corrupt, &["`atomix log verify d/1`", "an empty one and --join"], &[]),
+            (DirectoryProblem::Irreparable, &["`atomix log verify d/1`", "backup", "empty"], &["--join"]),
+            (DirectoryProblem::Foreign, &["move", "out of it"], &["cluster", "version", "empty"]),
+            (DirectoryProblem::OtherVersion, &["start the version that wrote it", "--join"], &["cluster"]),
+            (DirectoryProblem::OtherCluster, &["of another cluster", "--bootstrap"], &["version", "empty"]),
+        ] {
+            let failure =
+                Failure::from(Error::DataDirectory { path: "d/1".into(), problem, reason: "r".into() });
+            assert_eq!(failure.exit, Exit::DataDirectory);
+            let said = &failure.message;
+            assert!(words.iter().all(|word| said.contains(word)), "{words:?} in {said}");
+            assert!(!wrong.iter().any(|word| said.contains(word)), "{wrong:?} in {said}");
+            assert!(said.matches("empty").count() <= 1, "{said}");
+        }
     }
 }

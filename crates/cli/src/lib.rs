@@ -10,6 +10,7 @@
 //! | [`lock`] | `atomix lock`: a command under a lock, and who has one |
 //! | [`management`] | `atomix delete`, `atomix exists`: resources by path, whatever their kind |
 //! | [`member`] | `atomix member`: who belongs to the cluster, and who leads it |
+//! | [`log`] | `atomix log`: what the data directory of a stopped server holds |
 //! | [`status`] | `atomix status`: what the servers say of themselves |
 //! | [`demo`] | `atomix demo`: a cluster that loses its leader, and then everybody; a lock whose holders stop |
 //! | [`session`] | a session for one command |
@@ -25,6 +26,7 @@ pub mod cluster;
 pub mod demo;
 pub mod exit;
 pub mod lock;
+pub mod log;
 pub mod management;
 pub mod map;
 pub mod member;

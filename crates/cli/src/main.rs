@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use atomix_cli::args::{Arguments, Command};
 use atomix_cli::exit::{Exit, Failure};
-use atomix_cli::{cluster, demo, lock, management, map, member, serve, status};
+use atomix_cli::{cluster, demo, lock, log, management, map, member, serve, status};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -34,6 +34,7 @@ async fn run(command: Command) -> Result<u8, Failure> {
         Command::Lock(args) => return lock::run(args).await,
         Command::Delete(args) => management::delete(args).await?,
         Command::Exists(args) => management::exists(args).await?,
+        Command::Log(args) => return log::run(&args),
         Command::Status(args) => status::run(args).await?,
         Command::Member(args) => member::run(args).await?,
         Command::DemoWriter(args) => demo::writer::run(args).await?,

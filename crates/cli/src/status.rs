@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use atomix::inspect::REACH_UNKNOWN;
 use atomix::{Counters, Error, Member, MemberKind, Status, cluster_status};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -125,8 +126,11 @@ fn as_json(answer: &Answer) -> Value {
             "votes": status.votes,
             "ready": status.is_ready(),
             "full": status.full,
-            "abstains_until": status.abstains_until.map(|index| index.0),
+            "abstains": status.abstains_until.is_some(),
+            // Null as well where nobody knows how far what it lost had reached: then as far as a leader's log does.
+            "abstains_until": status.abstains_until.filter(|until| *until != REACH_UNKNOWN).map(|until| until.0),
             "damage": status.damage,
+            "repaired": is_repaired(status),
             "notice": status.notice,
             "leader": status.leader.map(|id| id.0),
             "term": status.term.0,
@@ -223,10 +227,16 @@ fn as_text(answers: &[Answer]) -> String {
         if !status.notice.is_empty() {
             notes.push_str(&format!("{address}: {}\n", status.notice));
         }
+        let found = if is_repaired(status) {
+            "found when it started, and nothing is missing any more: repaired"
+        } else {
+            "damaged"
+        };
         for damage in &status.damage {
-            notes.push_str(&format!("{address}: {damage}\n"));
+            notes.push_str(&format!("{address}: {found}: {damage}\n"));
         }
     }
+    notes.extend(too_few_votes(answers).map(|note| format!("{note}\n")));
     let cluster = answers.iter().filter_map(|a| a.status.as_ref().ok()).find_map(|status| status.cluster);
     let cluster = cluster.map_or_else(|| "not formed yet".to_owned(), |cluster| cluster.to_string());
     let mut text = format!("cluster {cluster}\n\n{servers}\n{counters}");
@@ -236,12 +246,44 @@ fn as_text(answers: &[Answer]) -> String {
     text
 }
 
+/// Whether all is well again of what a server found damaged when it started. A server that takes part in nothing is given nothing.
+fn is_repaired(status: &Status) -> bool {
+    let takes_part = !["forming", "joiner", "removed", "failed"].contains(&status.role.as_str());
+    takes_part && !status.damage.is_empty() && status.abstains_until.is_none()
+}
+
+/// Whether so many voters abstain that the others can't elect a leader (D4). A server alone does not know that of the others.
+fn too_few_votes(answers: &[Answer]) -> Option<String> {
+    let heard = || answers.iter().filter_map(|answer| answer.status.as_ref().ok());
+    // While a change is under way, both sides count: then it is not said.
+    let newest = heard().max_by_key(|status| status.configuration_index).filter(|newest| !newest.joint)?;
+    let voters: Vec<&Member> =
+        newest.members.iter().filter(|member| member.kind == MemberKind::Voter).collect();
+    let abstains = |voter: &Member| {
+        heard().any(|status| status.server == Some(voter.id) && status.abstains_until.is_some())
+    };
+    let damaged: Vec<&str> =
+        voters.iter().filter(|voter| abstains(voter)).map(|voter| voter.client_address.as_str()).collect();
+    let needed = voters.len() / 2 + 1;
+    if heard().any(|status| status.role == "leader") || voters.len() - damaged.len() >= needed {
+        return None;
+    }
+    Some(format!(
+        "{} of {} voters have no vote until they are repaired ({}), and a leader, who could repair them, needs {needed} votes",
+        damaged.len(),
+        voters.len(),
+        damaged.join(", ")
+    ))
+}
+
 fn tenths(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.1}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use atomix::{Incarnation, Index, ServerId};
+
     use super::*;
 
     fn answers() -> Vec<Answer> {
@@ -264,6 +306,73 @@ mod tests {
             ["127.0.0.1:1", "leader", "2.5", "unreachable", "127.0.0.1:2: refused", "waits for 127.0.0.1:3"]
         {
             assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+
+    const DAMAGE: &str = "log-0000000000000001.seg at 64: batch 1 fails";
+
+    /// The three voters of a cluster, as each says that it is.
+    fn servers(states: [(&str, Option<u64>, bool); 3]) -> Vec<Answer> {
+        let address = |place: usize| format!("127.0.0.1:{place}");
+        let members: Vec<Member> = (1..=3)
+            .map(|place| Member {
+                id: ServerId(place as u64),
+                incarnation: Incarnation(place as u128),
+                peer_address: address(place).into(),
+                client_address: address(place).into(),
+                kind: MemberKind::Voter,
+                priority: 0,
+            })
+            .collect();
+        let answer = |(place, (role, until, damaged)): (usize, (&str, Option<u64>, bool))| Answer {
+            address: address(place),
+            status: Ok(Status {
+                server: Some(ServerId(place as u64)),
+                role: role.into(),
+                abstains_until: until.map(Index),
+                damage: if damaged { vec![DAMAGE.into()] } else { vec![] },
+                members: members.clone(),
+                ..Status::default()
+            }),
+        };
+        (1..).zip(states).map(answer).collect()
+    }
+
+    #[test]
+    fn damage_is_said_once_and_so_is_that_it_is_repaired() {
+        let text = as_text(&servers([
+            ("leader", None, false),
+            ("follower", Some(7), true),
+            ("follower", None, true),
+        ]));
+        assert!(text.contains(&format!("127.0.0.1:2: damaged: {DAMAGE}\n")), "{text}");
+        assert!(text.contains(&format!("repaired: {DAMAGE}\n")), "{text}");
+        assert_eq!(text.matches(DAMAGE).count(), 2, "{text}");
+        assert!(!text.contains("votes"), "one of three is no majority: {text}");
+        for role in ["removed", "joiner", "failed"] {
+            assert!(!as_text(&servers([(role, None, true); 3])).contains("repaired"), "{role}");
+        }
+    }
+
+    #[test]
+    fn it_is_said_that_too_few_have_a_vote() {
+        let all = [("pre-candidate", None, false), ("follower", Some(7), true), ("follower", Some(9), true)];
+        let text = as_text(&servers(all));
+        let words = "2 of 3 voters have no vote until they are repaired (127.0.0.1:2, 127.0.0.1:3)";
+        assert!(text.contains(words) && text.contains("needs 2 votes"), "{text}");
+        let mut elected = all;
+        elected[0].0 = "leader";
+        assert!(!as_text(&servers(elected)).contains("voters"), "there is a leader");
+    }
+
+    #[test]
+    fn json_has_a_number_only_where_it_means_something() {
+        for (until, abstains, number) in
+            [(None, false, Value::Null), (Some(7), true, json!(7)), (Some(u64::MAX), true, Value::Null)]
+        {
+            let value = as_json(&servers([("follower", until, true); 3])[0]);
+            assert_eq!((&value["abstains"], &value["abstains_until"]), (&json!(abstains), &number));
+            assert_eq!(value["repaired"], json!(!abstains));
         }
     }
 

@@ -9,7 +9,10 @@ async fn help_has_examples() {
     for (arguments, words) in [
         (&["--help"][..], &["Examples:", "Exit codes:", "demo", "serve", "map", "lock", "status"][..]),
         (&["demo", "--help"], &["Example:", "loopback"]),
-        (&["serve", "--help"], &["Example", "--listen", "--bootstrap", "--data-dir"]),
+        (
+            &["serve", "--help"],
+            &["Example", "--listen", "--bootstrap", "--data-dir", "an older copy of a data directory"],
+        ),
         (&["map", "--help"], &["Examples:", "put", "get", "remove", "list"]),
         (&["map", "put", "--help"], &["Example:", "ATOMIX_CLUSTER", "--timeout"]),
         (&["map", "get", "--help"], &["Example:"]),
@@ -22,6 +25,10 @@ async fn help_has_examples() {
         (&["delete", "--help"], &["Examples:", "--force"]),
         (&["exists", "--help"], &["Example:"]),
         (&["status", "--help"], &["Examples:", "--json"]),
+        (&["log", "--help"], &["Examples:", "verify", "inspect", "dump"]),
+        (&["log", "verify", "--help"], &["Examples:", "--json", "exits with 6"]),
+        (&["log", "inspect", "--help"], &["Examples:", "--json"]),
+        (&["log", "dump", "--help"], &["Examples:", "--from", "--to", "--json"]),
     ] {
         let ended = run(arguments).await;
         ended.check(0, &[]);

@@ -1,7 +1,8 @@
 //! What a damaged, a full and a failed disk mean for the server (D4, D5).
 
+use atomix_protocol::durable::REACH_UNKNOWN;
 use atomix_protocol::status::Status;
-use atomix_protocol::{Address, Configuration, Index, LocalTime};
+use atomix_protocol::{Address, Configuration, Index, LocalTime, WriteBatch};
 use atomix_raft::Raft;
 
 use crate::bootstrap::Standing;
@@ -37,8 +38,12 @@ impl Engine {
             self.notice(Notice::Damaged { damage: self.damage.clone(), abstains_until: until });
         }
         if let Some(until) = until.filter(|_| sole) {
+            let reach = match until {
+                REACH_UNKNOWN => "nobody knows how much".to_owned(),
+                until => format!("up to {until}"),
+            };
             self.stop(StopReason::Damaged(format!(
-                "the log is damaged{}: what came behind entry {last} may be lost, up to {until}, and no other server has it; `atomix log verify` says what is wrong. Restore the data directory from a backup, or start with an empty one",
+                "the log is damaged{}: what came behind entry {last} may be lost, {reach}, and no other server has it",
                 self.damage_in_words(),
             )));
         }
@@ -58,10 +63,13 @@ impl Engine {
     pub(crate) fn notice_of_disk(&self) -> Option<String> {
         let raft = self.raft.as_ref()?;
         if let Some(until) = raft.abstains_until() {
-            let (damage, through) = (self.damage_in_words(), raft.durable_index().min(until));
-            return Some(format!(
-                "no vote: part of the log was damaged{damage}; repaired through {through} of {until}"
-            ));
+            let through = raft.durable_index().min(until);
+            let goal = match until {
+                REACH_UNKNOWN => ", and has to be as far as a leader's log reaches".to_owned(),
+                until => format!(" of {until}"),
+            };
+            // What was damaged stands beside it in the status.
+            return Some(format!("no vote: part of the log was damaged; repaired through {through}{goal}"));
         }
         if !self.full && self.leading.is_some() && raft.lacks_room(self.now) {
             return Some(
@@ -78,10 +86,17 @@ impl Engine {
 
     /// The abstention has ended, if it has since.
     pub(crate) fn note_repair(&mut self, before: Option<Index>) {
-        let after = self.raft.as_ref().and_then(Raft::abstains_until);
-        if let (Some(through), None) = (before, after) {
-            self.notice(Notice::Repaired(through));
+        let Some(raft) = &self.raft else { return };
+        if let (Some(until), None) = (before, raft.abstains_until()) {
+            self.notice(Notice::Repaired(raft.durable_index().min(until)));
         }
+    }
+
+    /// A follower has lost what it acknowledged, if this leader has just found that, and its disk does not know of it.
+    pub(crate) fn note_forgetful(&mut self) {
+        let Some(server) = self.raft.as_mut().and_then(Raft::take_forgetful) else { return };
+        let address = self.record(server).map(|member| member.peer_address.clone()).unwrap_or_default();
+        self.notice(Notice::Forgetful { server, address });
     }
 
     // Full.
@@ -93,6 +108,22 @@ impl Engine {
         }
         self.full = !room;
         self.consensus(now, atomix_raft::Input::Room(room));
+        if let Some(batch) = self.unwritten.take() {
+            self.write_own(batch);
+        }
+        if self.full && self.raft.is_some() {
+            self.compact();
+            self.begin_snapshot(now);
+        }
+    }
+
+    /// There was no room for a write. What consensus wants written it asks for again.
+    pub(crate) fn on_not_written(&mut self, now: LocalTime, token: u64, batch: WriteBatch) {
+        if self.raft.is_some() {
+            self.consensus(now, atomix_raft::Input::NotWritten { token });
+        } else {
+            self.unwritten = Some(batch);
+        }
     }
 
     /// Whether new work is refused for want of room, here or where it would have to be kept as well. While a leader with room is sought,

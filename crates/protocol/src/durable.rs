@@ -33,7 +33,7 @@ pub struct WriteBatch {
     pub identity: Option<Identity>,
     /// The configuration in use: its latest in the log, or the initial one.
     pub configuration: Option<Configuration>,
-    /// Set (`Some(Some)`) or cleared (`Some(None)`) the index until which the server abstains (D4).
+    /// Set (`Some(Some)`) or cleared (`Some(None)`) the index until which the server abstains (D4), or [`REACH_UNKNOWN`].
     pub abstention: Option<Option<Index>>,
     /// Term and vote. Never later than the entries of that term.
     pub hard_state: Option<HardState>,
@@ -43,6 +43,9 @@ pub struct WriteBatch {
     /// Consecutive entries right behind the log's end.
     pub entries: Vec<Entry>,
 }
+
+/// An abstention until here: nobody knows how far the log reached that was lost. So it lasts until the log is as long as a leader's (D4).
+pub const REACH_UNKNOWN: Index = Index(u64::MAX);
 
 impl WriteBatch {
     /// Whether there is nothing to write.

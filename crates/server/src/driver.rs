@@ -7,6 +7,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use atomix_engine::{Engine, Input, Notice, Output, Role};
+use atomix_protocol::durable::REACH_UNKNOWN;
 use atomix_protocol::status::Status;
 use atomix_protocol::{LinkId, LocalTime};
 use atomix_storage::StorageError;
@@ -274,7 +275,7 @@ fn log(status: &Status, notice: &Notice) {
             info!(%cluster, "asks the cluster to be taken in: no vote yet")
         }
         Notice::Joiner { cluster, asks: false } => {
-            warn!(%cluster, "the servers listed form a cluster that does not know this data directory: no vote");
+            warn!(%cluster, "the servers listed form a cluster that does not know this data directory: no vote; to be taken in, it has to be started to join");
         }
         Notice::WishNotRepeated => {
             warn!(
@@ -308,18 +309,25 @@ fn log_disk(server: u64, term: u64, notice: &Notice) {
     match notice {
         Notice::Damaged { damage, abstains_until: Some(until) } => {
             let damage = damage.join("; ");
-            warn!(
-                server,
-                term,
-                damage,
-                until = until.0,
-                "part of the log is damaged: no vote until it is repaired"
-            );
+            let until = match *until {
+                REACH_UNKNOWN => "as far as the leader's log reaches".to_owned(),
+                until => until.to_string(),
+            };
+            warn!(server, term, damage, until, "part of the log is damaged: no vote until it is repaired");
         }
         Notice::Damaged { damage, abstains_until: None } => {
             warn!(server, term, damage = damage.join("; "), "damaged, and nothing is lost")
         }
         Notice::Repaired(index) => info!(server, term, index = index.0, "the log is whole again"),
+        Notice::Forgetful { server: follower, address } => {
+            warn!(
+                server,
+                term,
+                follower = follower.0,
+                %address,
+                "a member has less than it acknowledged, and nothing there is damaged: if an older copy of its data directory was put in place, let it join with an empty one instead"
+            );
+        }
         Notice::Full(true) => {
             warn!(
                 server,

@@ -1,9 +1,9 @@
 //! The real disk: a folder.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,12 @@ use std::thread::JoinHandle;
 use atomix_storage::StorageError;
 use parking_lot::Mutex;
 
-use crate::Disk;
+use crate::{Disk, names};
 
 /// The file whose lock says that the folder is in use. Never removed: the lock ends with the process, however that ends.
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
+/// What a file system has where it begins.
+const LOST_AND_FOUND: &str = "lost+found";
 /// Zeros are written in pieces of this length.
 const ZEROS: &[u8] = &[0; 256 << 10];
 /// How many zeros are written between two syncs, so that a file made in the background does not hold up the log's own syncs.
@@ -31,6 +33,8 @@ pub struct FolderDisk {
     folder: Arc<Folder>,
     /// The file being made in the background.
     prepared: Option<Prepared>,
+    /// Why one could not be made that nothing asked for since: whoever asks next is told.
+    failed: Option<io::Error>,
 }
 
 #[derive(Debug)]
@@ -38,8 +42,10 @@ struct Folder {
     path: PathBuf,
     /// The folder itself, for syncing names.
     handle: File,
-    /// Held for as long as any fork lives.
-    _lock: File,
+    /// Held for as long as any fork lives. `None` where nothing is written and no process ever locked it.
+    _lock: Option<File>,
+    /// Whether nothing is to be changed, whatever is asked for.
+    read_only: bool,
     /// Shared by all forks, so that none reads on in a file that another has replaced.
     open: Mutex<BTreeMap<String, Arc<File>>>,
 }
@@ -54,7 +60,7 @@ struct Prepared {
 
 impl FolderDisk {
     /// Opens a folder, creating it and what leads to it, and locks it against other processes until this and all its forks are
-    /// dropped, or the process ends in whatever way.
+    /// dropped, or the process ends in whatever way. It is for its owner alone from then on, unless it holds what is not ours.
     ///
     /// # Errors
     /// [`StorageError::InUse`] if another process has it, [`StorageError::Unusable`] if it can't be created or written.
@@ -73,14 +79,100 @@ impl FolderDisk {
             Err(TryLockError::WouldBlock) => return Err(StorageError::InUse(path.display().to_string())),
             Err(TryLockError::Error(error)) => return Err(unusable("can't lock the data directory", error)),
         }
-        let folder = Folder { path: path.to_owned(), handle, _lock: lock, open: Mutex::default() };
-        Ok(FolderDisk { folder: Arc::new(folder), prepared: None })
+        keep_to_owner(path, &handle)
+            .map_err(|error| unusable("can't keep others out of the data directory", error))?;
+        let (lock, open) = (Some(lock), Mutex::default());
+        let folder = Folder { path: path.to_owned(), handle, _lock: lock, read_only: false, open };
+        Ok(FolderDisk::new(Arc::new(folder)))
+    }
+
+    /// Opens a folder to look at it: nothing in it is changed, and no right to change it is needed. No process can open it as long as this
+    /// and all its forks live, but for others that only look; where there is no file to lock, none is made.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`] if another process has it, [`StorageError::Unusable`] if it can't be read, or is no folder.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<FolderDisk, StorageError> {
+        let path = path.as_ref();
+        let unusable = |what: &str, error: io::Error| {
+            StorageError::Unusable(format!("{what} {}: {error}", path.display()))
+        };
+        // Its names are read once here, so that a file in its place is not found out later, with less to say.
+        std::fs::read_dir(path).map_err(|error| unusable("can't read the data directory", error))?;
+        let handle = File::open(path).map_err(|error| unusable("can't open the data directory", error))?;
+        let lock = match File::open(path.join(LOCK)) {
+            Ok(lock) => Some(lock),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(unusable("can't open the lock of the data directory", error)),
+        };
+        match lock.as_ref().map_or(Ok(()), File::try_lock_shared) {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StorageError::InUse(path.display().to_string())),
+            Err(TryLockError::Error(error)) => return Err(unusable("can't lock the data directory", error)),
+        }
+        let (path, open) = (path.to_owned(), Mutex::default());
+        let folder = Folder { path, handle, _lock: lock, read_only: true, open };
+        Ok(FolderDisk::new(Arc::new(folder)))
+    }
+
+    fn new(folder: Arc<Folder>) -> FolderDisk {
+        FolderDisk { folder, prepared: None, failed: None }
     }
 
     /// Waits for the file of that name that is being made in the background, if it is; whether it is as asked for, and complete.
-    fn take_prepared(&mut self, name: &str, length: u64) -> bool {
-        let Some(prepared) = self.prepared.take_if(|prepared| prepared.name == name) else { return false };
-        matches!(prepared.thread.join(), Ok(Ok(()))) && prepared.length == length
+    ///
+    /// # Errors
+    /// What the system refused, there or before: that is final (D5).
+    fn take_prepared(&mut self, name: &str, length: u64) -> io::Result<bool> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let Some(prepared) = self.prepared.take_if(|prepared| prepared.name == name) else {
+            return Ok(false);
+        };
+        let right = prepared.length == length;
+        Ok(prepared.end()? && right)
+    }
+}
+
+impl Prepared {
+    /// Waits for its end. Whether it is complete: it is not if there was no room for it, or nobody wanted it any more.
+    ///
+    /// # Errors
+    /// All else that the system refused: a sync that failed is not tried again in the hope that it succeeds (D5).
+    fn end(self) -> io::Result<bool> {
+        use io::ErrorKind::{Interrupted, QuotaExceeded, StorageFull};
+        match self.thread.join() {
+            Ok(Ok(())) => Ok(true),
+            Ok(Err(error)) if matches!(error.kind(), Interrupted | QuotaExceeded | StorageFull) => Ok(false),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(io::Error::other("the thread that was making it panicked")),
+        }
+    }
+}
+
+/// Takes all rights in the folder from everybody but its owner, if it holds nothing but what is ours, or is on a disk of its own: an
+/// operator who made it beforehand did it with the rights of his shell. Whatever else is in there may be meant for others; our files are
+/// for their owner alone in any case.
+fn keep_to_owner(path: &Path, handle: &File) -> io::Result<()> {
+    const OTHERS: u32 = 0o077;
+    let mode = handle.metadata()?.permissions().mode() & 0o7777;
+    if mode & OTHERS == 0 {
+        return Ok(());
+    }
+    for item in std::fs::read_dir(path)? {
+        let name = item?.file_name();
+        if name != LOCK && name != LOST_AND_FOUND && !name.to_str().is_some_and(names::is_ours) {
+            return Ok(());
+        }
+    }
+    match handle.set_permissions(Permissions::from_mode(mode & !OTHERS)) {
+        // Another user's, who lets this one in; or on a file system without rights.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) =>
+        {
+            Ok(())
+        }
+        result => result,
     }
 }
 
@@ -96,12 +188,17 @@ fn create(path: &Path) -> io::Result<()> {
 }
 
 impl Folder {
+    /// Whether anything may be changed.
+    fn writable(&self) -> io::Result<()> {
+        if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
+    }
+
     fn file(&self, name: &str) -> io::Result<Arc<File>> {
         let mut open = self.open.lock();
         if let Some(file) = open.get(name) {
             return Ok(file.clone());
         }
-        let file = Arc::new(OpenOptions::new().read(true).write(true).open(self.path.join(name))?);
+        let file = Arc::new(OpenOptions::new().read(true).write(!self.read_only).open(self.path.join(name))?);
         if open.len() >= OPEN_FILES {
             open.clear();
         }
@@ -130,6 +227,7 @@ impl Folder {
 
     /// A new file, filled. An error leaves none behind: the space it took may be what was missing.
     fn create(&self, name: &str, fill: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+        self.writable()?;
         self.open.lock().remove(name);
         let path = self.path.join(name);
         // Removed, not truncated: a fork may still read in the old one.
@@ -156,7 +254,7 @@ impl Disk for FolderDisk {
     }
 
     fn allocate(&mut self, name: &str, length: u64) -> io::Result<()> {
-        if self.take_prepared(name, length) {
+        if self.take_prepared(name, length)? {
             Ok(())
         } else {
             self.folder.zeros(name, length, &AtomicBool::new(false))
@@ -165,6 +263,9 @@ impl Disk for FolderDisk {
 
     fn set_aside(&mut self, name: &str, length: u64) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let set_aside = |file: &File| Ok(fallocate(file, FallocateFlags::empty(), 0, length)?);
         match self.folder.create(name, set_aside) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => self.allocate(name, length),
@@ -174,8 +275,18 @@ impl Disk for FolderDisk {
 
     fn prepare(&mut self, name: &str, length: u64) {
         // One at a time; one that is complete and was asked for under no name since is not wanted any more.
-        if self.prepared.as_ref().is_some_and(|made| made.name == name || !made.thread.is_finished()) {
+        if self.folder.read_only
+            || self.prepared.as_ref().is_some_and(|made| made.name == name || !made.thread.is_finished())
+        {
             return;
+        }
+        if let Some(prepared) = self.prepared.take() {
+            let name = prepared.name.clone();
+            if let Err(error) = prepared.end() {
+                let text = format!("{name} could not be made beforehand: {error}");
+                self.failed = Some(io::Error::new(error.kind(), text));
+                return;
+            }
         }
         let (folder, file) = (self.folder.clone(), name.to_owned());
         let stop = Arc::new(AtomicBool::new(false));
@@ -202,6 +313,7 @@ impl Disk for FolderDisk {
     }
 
     fn write_at(&mut self, name: &str, mut offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.folder.writable()?;
         let file = self.folder.file(name)?;
         let mut slices: Vec<IoSlice<'_>> =
             parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
@@ -230,6 +342,7 @@ impl Disk for FolderDisk {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.folder.writable()?;
         let mut open = self.folder.open.lock();
         std::fs::rename(self.folder.path.join(from), self.folder.path.join(to))?;
         open.remove(to);
@@ -240,12 +353,13 @@ impl Disk for FolderDisk {
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.folder.writable()?;
         self.folder.open.lock().remove(name);
         std::fs::remove_file(self.folder.path.join(name))
     }
 
     fn fork(&self) -> io::Result<Box<dyn Disk>> {
-        Ok(Box::new(FolderDisk { folder: self.folder.clone(), prepared: None }))
+        Ok(Box::new(FolderDisk::new(self.folder.clone())))
     }
 }
 
@@ -256,5 +370,52 @@ impl Drop for FolderDisk {
             prepared.stop.store(true, Ordering::Relaxed);
             drop(prepared.thread.join());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made_in_background(disk: &mut FolderDisk, name: &str) {
+        disk.prepare(name, 100);
+        while !disk.prepared.as_ref().is_some_and(|prepared| prepared.thread.is_finished()) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// It would succeed if it were tried again: as a sync does that failed once, and has lost what it was about.
+    #[test]
+    fn d5_what_failed_in_the_background_is_not_tried_again() {
+        let place = tempfile::tempdir().unwrap();
+        let (path, kind) = (place.path(), |result: io::Result<()>| result.map_err(|error| error.kind()));
+        let mut disk = FolderDisk::open(path).unwrap();
+        made_in_background(&mut disk, "gone/one");
+        std::fs::create_dir(path.join("gone")).unwrap();
+        assert_eq!(kind(disk.allocate("gone/one", 100)), Err(io::ErrorKind::NotFound));
+        // One that nobody asks for any more.
+        for reserve in [false, true] {
+            made_in_background(&mut disk, "far/two");
+            disk.prepare("three", 100);
+            let told = if reserve { disk.set_aside("reserve", 10) } else { disk.allocate("another", 10) };
+            assert_eq!(kind(told), Err(io::ErrorKind::NotFound));
+        }
+    }
+
+    #[test]
+    fn what_found_no_room_in_the_background_or_is_of_another_length_is_made_again() {
+        let place = tempfile::tempdir().unwrap();
+        let mut disk = FolderDisk::open(place.path()).unwrap();
+        for error in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::Interrupted] {
+            let thread = std::thread::spawn(move || Err(error.into()));
+            let stop = Arc::new(AtomicBool::new(false));
+            disk.prepared = Some(Prepared { name: "file".into(), length: 100, stop, thread });
+            disk.allocate("file", 100).unwrap();
+            assert_eq!(std::fs::metadata(place.path().join("file")).unwrap().len(), 100, "{error:?}");
+            disk.remove("file").unwrap();
+        }
+        made_in_background(&mut disk, "file");
+        disk.allocate("file", 50).unwrap();
+        assert_eq!(std::fs::metadata(place.path().join("file")).unwrap().len(), 50);
     }
 }

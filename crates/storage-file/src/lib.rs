@@ -19,6 +19,7 @@
 //! | `names` | names of the files |
 //! | `disk` | [`Disk`]: what is needed of a disk |
 //! | `folder` | [`FolderDisk`]: the real one |
+//! | [`inspect`] | what a directory holds and what is wrong with it, reading only |
 //!
 //! ```
 //! use atomix_protocol::{Identity, Incarnation, WriteBatch};
@@ -45,6 +46,7 @@ mod catalog;
 mod disk;
 mod folder;
 mod format;
+pub mod inspect;
 mod log;
 mod manifest;
 mod names;

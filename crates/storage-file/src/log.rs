@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::batch::{Encoded, Place, batch_bytes, entry_bytes};
 use crate::catalog::Catalog;
 use crate::format::{HEADER, MARK_BYTES, Mark, SegmentHeader};
-use crate::recovery::{Fit, Survey, Tail, Verdict};
+use crate::recovery::{Survey, Tail};
 use crate::stock::Stock;
 use crate::{Disk, FileOptions, names};
 
@@ -71,10 +71,9 @@ impl Log {
         survey: &Survey,
     ) -> Result<Log, StorageError> {
         let stock = Stock::resume(disk, options, &survey.listing)?;
-        let damaged = survey.verdict == Verdict::Abstain && survey.facts.is_log_damaged();
-        let anew = damaged && survey.facts.fit == Fit::Gap;
-        let usable = survey.snapshots.newest().map_or(EntryId::ZERO, |meta| meta.last);
-        let catalog = if anew { Catalog::after(usable) } else { survey.scanned.catalog.clone() };
+        let (damaged, anew) = (survey.is_log_damaged(), survey.is_anew());
+        let catalog =
+            if anew { Catalog::after(survey.usable_snapshot()) } else { survey.scanned.catalog.clone() };
         let mut tail = survey.scanned.tail.filter(|_| !anew);
         if let Some(tail) = tail.as_mut().filter(|_| damaged) {
             // Nothing goes into a damaged segment any more, nor under a number that anything behind the damage may have had.

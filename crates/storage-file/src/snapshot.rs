@@ -209,7 +209,10 @@ impl Snapshots {
 }
 
 /// The description of a published snapshot, if the file is what it says.
-fn verify(
+///
+/// # Errors
+/// If the device refused.
+pub(crate) fn verify(
     disk: &mut dyn Disk,
     last: EntryId,
     length: u64,

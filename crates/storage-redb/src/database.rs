@@ -191,8 +191,7 @@ fn open_database(file: Box<dyn StorageBackend>, cache_bytes: usize) -> Result<Op
 }
 
 fn check_format(database: &Database) -> Result<(), Problem> {
-    let foreign = |text: &str| Problem::Ours(StorageError::Foreign(text.into()));
-    let not_ours = || foreign("the database was not written by Atomix");
+    let not_ours = || Problem::Ours(StorageError::Foreign("the database was not written by Atomix".into()));
     let transaction = database.begin_read()?;
     let table = match transaction.open_table(META) {
         Err(TableError::Storage(error)) => return Err(error.into()),
@@ -203,9 +202,9 @@ fn check_format(database: &Database) -> Result<(), Problem> {
     let version = found.value().first_chunk::<4>().map(|bytes| u32::from_le_bytes(*bytes));
     match version {
         // What follows the number in a later version is not for us to say.
-        Some(version) if version > FORMAT_VERSION => Err(foreign(&format!(
+        Some(version) if version > FORMAT_VERSION => Err(Problem::Ours(StorageError::OtherVersion(format!(
             "the database has version {version}, and this program knows {FORMAT_VERSION}"
-        ))),
+        )))),
         Some(FORMAT_VERSION) if unseal(FORMAT.as_bytes(), found.value()).is_some() => Ok(()),
         _ => Err(Problem::Ours(StorageError::Corrupt("the database's version is damaged".into()))),
     }
@@ -222,7 +221,7 @@ fn explain(problem: Problem, fault: &Fault) -> StorageError {
     }
     match error {
         redb::Error::DatabaseAlreadyOpen => StorageError::InUse("the database is open elsewhere".into()),
-        redb::Error::UpgradeRequired(_) => StorageError::Foreign(error.to_string()),
+        redb::Error::UpgradeRequired(_) => StorageError::OtherVersion(error.to_string()),
         redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
             StorageError::Foreign(format!("not a database: {error}"))
         }

@@ -74,9 +74,7 @@ impl Directory {
         remove(&unfinished).map_err(failed("remove", UNFINISHED))?;
         let file = private().create_new(true).open(&unfinished).map_err(failed("create", UNFINISHED))?;
         format(backend(file)?)?;
-        let named = std::fs::rename(&unfinished, self.path.join(DATABASE));
-        named.map_err(failed("rename to", DATABASE))?;
-        self.handle.sync_all().map_err(failed("sync", "the data directory"))
+        std::fs::rename(&unfinished, self.path.join(DATABASE)).map_err(failed("rename to", DATABASE))
     }
 
     /// A directory that somebody else has written in is no place for a new server: its vote may be in there.
@@ -104,9 +102,10 @@ impl Directory {
 
 /// Creates a directory and what leads to it, durably: a server whose directory disappeared in a power cut would have lost its vote.
 fn create(path: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+    let missing = path.ancestors().take_while(|folder| !folder.exists()).count();
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    for folder in missing {
+    // One that is there may have been made right before a crash.
+    for folder in path.ancestors().take(missing.max(1)) {
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
     }
@@ -147,6 +146,8 @@ impl Home for Directory {
         if file.metadata().map_err(failed("read", DATABASE))?.len() == 0 {
             return Err(StorageError::Corrupt(format!("{DATABASE} is empty")));
         }
+        // It may have got its name right before a crash.
+        self.handle.sync_all().map_err(failed("sync", "the data directory"))?;
         backend(file)
     }
 

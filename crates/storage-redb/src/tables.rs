@@ -90,7 +90,7 @@ pub(crate) fn decode_entry(index: Index, value: &[u8]) -> Result<Option<Entry>, 
         return Ok(None);
     }
     let Some(kind) = EntryKind::from_number(fields[16]) else {
-        return Err(StorageError::Foreign(format!("entry {index} is of an unknown kind")));
+        return Err(StorageError::OtherVersion(format!("entry {index} is of an unknown kind")));
     };
     let number = |at: usize| {
         let mut bytes = [0; 8];
@@ -165,7 +165,7 @@ mod tests {
         fields.push(77);
         let crc = entry_crc(Index(7), &fields, b"");
         fields.extend_from_slice(&crc.to_le_bytes());
-        assert!(matches!(decode_entry(Index(7), &fields), Err(StorageError::Foreign(_))));
+        assert!(matches!(decode_entry(Index(7), &fields), Err(StorageError::OtherVersion(_))));
     }
 
     #[test]

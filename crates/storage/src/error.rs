@@ -22,9 +22,12 @@ pub enum StorageError {
     /// The data directory can't be created, opened or written.
     #[error("{0}")]
     Unusable(String),
-    /// The data directory was written by something else, or by a newer version.
+    /// The data directory holds what is not ours.
     #[error("{0}")]
     Foreign(String),
+    /// The data is whole, and in a format that this version does not read.
+    #[error("{0}")]
+    OtherVersion(String),
     /// A snapshot's bytes are not what its description says, or there is none of that description. Nothing has changed.
     #[error("snapshot does not verify: {0}")]
     BadSnapshot(String),

@@ -2,6 +2,7 @@
 
 mod demo;
 mod lock;
+mod log;
 mod map;
 mod member;
 mod values;
@@ -13,6 +14,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 
 pub use self::demo::{DemoHolder, DemoSequence, DemoWriter};
 pub use self::lock::{Leash, Lock, LockRun, LockStatus};
+pub use self::log::{Log, LogDirectory, LogDump};
 pub use self::map::{Map, MapWatch};
 pub use self::member::{
     Greater, Lesser, Making, Member, MemberAdd, MemberDemote, MemberList, MemberPlan, MemberPromote,
@@ -31,6 +33,7 @@ Examples:
   atomix lock run /jobs/nightly -- ./nightly.sh
   atomix status
   atomix member list
+  atomix log verify data/1
 
 Exit codes:
   0 done · 1 refused · 2 usage · 3 unreachable · 4 outcome unknown · 5 lock lost
@@ -72,6 +75,9 @@ Exits with 0 only if every check held.")]
     Exists(Exists),
     /// What the servers of a cluster say of themselves.
     Status(Status),
+    /// What the data directory of a stopped server holds, and what is wrong with it.
+    #[command(subcommand)]
+    Log(Log),
     /// Who belongs to the cluster, and who leads it: members are listed, added, removed, promoted, demoted.
     #[command(subcommand)]
     Member(Member),
@@ -111,6 +117,8 @@ it goes on when it is started again, unless its log no longer shows that it neve
 status says so, and `atomix member promote` gives it one. With --as learner it waits for `atomix member add`, which gives it its vote.
 A disk that fails ends a server's service, not its process: it lets another lead, says why in its log and its status, and exits with 6
 when it is ended. While a disk is full, the server is not ready, and the cluster takes commands if enough others have room.
+Never put an older copy of a data directory in the place of a member's while others live: what it has acknowledged since would be
+lost with its vote. A server that has lost its directory comes back with an empty one and --join.
 Logs go to standard error; ATOMIX_LOG=debug says more. SIGTERM and SIGINT end the server cleanly: a leader hands
 over first.")]
 pub struct Serve {

@@ -14,16 +14,22 @@
 //! | `fit` | how do log and snapshots belong together? |
 //! | `verdict` | what follows from all that: the table |
 //! | `survey` | asks all of them, reading only |
+//! | `finding` | what is wrong, in words |
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod ending;
+mod finding;
 mod fit;
 mod line;
 mod scan;
 mod survey;
 mod verdict;
 
+pub(crate) use finding::FOREIGN;
+pub use finding::Finding;
+pub(crate) use line::Segment;
 pub(crate) use scan::Tail;
 pub(crate) use survey::Survey;
-pub(crate) use verdict::{Fit, Verdict};
+pub(crate) use verdict::Fit;
+pub use verdict::Verdict;

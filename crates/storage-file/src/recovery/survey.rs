@@ -1,9 +1,10 @@
 //! Asks everything, reading only.
 
-use atomix_protocol::{Entry, EntryId, Index};
+use atomix_protocol::{Entry, EntryId, Index, Term};
 use atomix_storage::StorageError;
 
 use super::ending::{Ending, ending};
+use super::finding::{self, Finding};
 use super::fit::fit;
 use super::line::{Segment, heads, line};
 use super::scan::{Scanned, Wanted, scan};
@@ -11,10 +12,13 @@ use super::verdict::{Facts, Fit, Format, Manifested, Verdict};
 use crate::Disk;
 use crate::format::{Decoded, MARK_BYTES, Mark, SegmentHeader};
 use crate::log::{failed, first_seed};
-use crate::manifest::{Copies, Copy, Manifest};
+use crate::manifest::{Copies, Manifest};
 use crate::names::{self, Listing};
 use crate::snapshot::Snapshots;
 use crate::window::Read;
+
+/// Behind every entry.
+const BEYOND: EntryId = EntryId::new(Term(u64::MAX - 1), Index(u64::MAX - 1));
 
 /// What a directory holds.
 pub(crate) struct Survey {
@@ -28,9 +32,15 @@ pub(crate) struct Survey {
     pub(crate) ending: Ending,
     pub(crate) snapshots: Snapshots,
     pub(crate) facts: Facts,
+    /// Name of the row that matches them.
+    pub(crate) row: &'static str,
     pub(crate) verdict: Verdict,
-    /// What is damaged, and where, in plain words.
-    pub(crate) damage: Vec<String>,
+    /// What the manifest says that no truncation takes back: all up to this index.
+    pub(crate) lasting: Index,
+    /// What is damaged, where, and what follows from it.
+    pub(crate) findings: Vec<Finding>,
+    /// How many of them decide nothing; behind those come the others.
+    pub(crate) undeciding: usize,
 }
 
 impl Survey {
@@ -39,6 +49,19 @@ impl Survey {
     /// # Errors
     /// If the device refused, or files are named as if they were ours and are not.
     pub(crate) fn of(disk: &mut dyn Disk, entry: &mut dyn FnMut(Entry)) -> Result<Survey, StorageError> {
+        Survey::read(disk, Some(entry))
+    }
+
+    /// The same without the entries, in memory that does not grow with the log. What it finds is the same as long as no truncation in the
+    /// log takes back what is [`Survey::lasting`].
+    ///
+    /// # Errors
+    /// As of [`Survey::of`].
+    pub(crate) fn without_entries(disk: &mut dyn Disk) -> Result<Survey, StorageError> {
+        Survey::read(disk, None)
+    }
+
+    fn read(disk: &mut dyn Disk, entry: Option<&mut dyn FnMut(Entry)>) -> Result<Survey, StorageError> {
         let listing = Listing::of(disk.list().map_err(failed("list", "the data directory"))?)?;
         let copies = Copies::read(disk, &listing)?;
         let manifest = copies.newest().map(|(_, manifest)| manifest.clone()).unwrap_or_default();
@@ -51,16 +74,21 @@ impl Survey {
         };
         let segments = heads(&listing.segments, &mut read)?;
         let mut line: Vec<Segment> = line(&segments).into_iter().map(|at| segments[at]).collect();
-        let mut damage = described(&copies, &listing, &snapshots);
-        damage.extend(beheaded(&segments, &line, &manifest));
+        let mut findings = finding::of_files(&copies, &listing, &snapshots);
+        findings.extend(finding::of_headless(&segments, &line, &manifest));
         let newest = newest_of(&snapshots, &manifest);
         let format = format_of(&copies, &segments, &snapshots);
         // What can't be known before everything was read is kept until then.
         let certain = usable == newest && format == Format::Ours && copies.newest().is_some();
         let lasting = manifest.truncated.map_or(Index(u64::MAX), |(_, lowest)| lowest);
         let lasting = if certain { lasting } else { Index::ZERO };
-        let mut wanted = Wanted { start: usable.unwrap_or_default(), lasting, entry };
-        let scanned = scan_needed(&mut line, &mut wanted, &mut damage, &mut read)?;
+        let (mut none, start) = (|_| (), usable.unwrap_or_default());
+        let mut wanted = match entry {
+            Some(entry) => Wanted { start, lasting, entry },
+            // Behind everything: nothing is to be handed out, nor kept until it may be.
+            None => Wanted { start: BEYOND, lasting, entry: &mut none },
+        };
+        let scanned = scan_needed(&mut line, start, &mut wanted, &mut findings, &mut read)?;
         let first_seed = |segment| first_seed(manifest.identity, segment);
         let ending = ending(&segments, &line, &scanned, mark, &manifest, &first_seed, &mut read)?;
         let facts = Facts {
@@ -78,24 +106,8 @@ impl Survey {
             behind: ending.behind,
             fit: fit(&scanned.catalog, usable, newest),
         };
-        let (_, verdict) = facts.decide();
-        if verdict == Verdict::Abstain && !ending.words.is_empty() {
-            damage.push(ending.words.clone());
-        }
-        if verdict == Verdict::Abstain && facts.fit == Fit::Gap {
-            let (base, last) = (scanned.catalog.base(), scanned.catalog.last());
-            let start = usable.unwrap_or(EntryId::ZERO);
-            damage.push(format!(
-                "the log holds what follows {base}, through {last}: nothing whole leads from {start} to it"
-            ));
-        }
-        if verdict == Verdict::Abstain && facts.fit == Fit::Short {
-            let (last, newest) = (scanned.catalog.last(), newest.unwrap_or_default());
-            damage.push(format!(
-                "the log ends with {last}: a snapshot reached {newest}, and is damaged or lost"
-            ));
-        }
-        Ok(Survey {
+        let (row, verdict) = facts.decide();
+        let mut survey = Survey {
             listing,
             copies,
             mark,
@@ -105,9 +117,14 @@ impl Survey {
             ending,
             snapshots,
             facts,
+            row,
             verdict,
-            damage,
-        })
+            lasting,
+            undeciding: findings.len(),
+            findings,
+        };
+        survey.findings.extend(finding::of_log(&survey));
+        Ok(survey)
     }
 
     /// What the manifest says; the beginning of everything if there is none.
@@ -120,15 +137,51 @@ impl Survey {
         newest_of(&self.snapshots, &self.manifest())
     }
 
+    /// The newest snapshot that verifies.
+    pub(crate) fn usable_snapshot(&self) -> EntryId {
+        self.snapshots.newest().map_or(EntryId::ZERO, |meta| meta.last)
+    }
+
+    /// Whether nothing goes into the segment where the log ends any more, nor under a number that anything behind that may have had.
+    pub(crate) fn is_log_damaged(&self) -> bool {
+        self.verdict == Verdict::Abstain && self.facts.is_log_damaged()
+    }
+
+    /// Whether the log begins anew behind the snapshot, since nothing whole leads to what it holds.
+    pub(crate) fn is_anew(&self) -> bool {
+        self.is_log_damaged() && self.facts.fit == Fit::Gap
+    }
+
+    /// Whether the log is emptied, and goes on behind a snapshot that was installed.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.facts.fit == Fit::Apart && self.verdict != Verdict::Fresh
+    }
+
+    /// Numbers of the segments that have lost their heads.
+    pub(crate) fn headless(&self) -> impl Iterator<Item = u64> + '_ {
+        finding::headless(&self.segments, &self.line, &self.manifest())
+    }
+
+    /// The index until which the server has to abstain (D4): the highest that may have been acknowledged, or what was known before.
+    pub(crate) fn abstention(&self) -> Option<Index> {
+        let missing = (self.verdict == Verdict::Abstain).then(|| {
+            let snapshot = self.newest_snapshot().map_or(Index::ZERO, |last| last.index);
+            self.ending.reach.max(self.scanned.catalog.last().index).max(snapshot)
+        });
+        self.manifest().abstention.into_iter().chain(missing).max()
+    }
+
+    /// What is damaged, for the status of a server that starts. How far it has come with what makes it abstain, it says itself.
+    pub(crate) fn damage(&self) -> Vec<String> {
+        let (harmless, log) = self.findings.split_at(self.undeciding);
+        harmless.iter().map(ToString::to_string).chain(log.iter().map(Finding::found)).collect()
+    }
+
     /// Why the directory can't be used, if it can't.
     pub(crate) fn refusal(&self) -> Option<StorageError> {
         match self.verdict {
-            Verdict::Foreign => Some(StorageError::Foreign(foreign(self))),
-            Verdict::Lost => Some(StorageError::Corrupt(
-                "identity, term and vote are lost (neither manifest-0 nor manifest-1 is whole): this directory has no vote any more; \
-                 start with an empty one, as a new member of the cluster"
-                    .into(),
-            )),
+            Verdict::Foreign => Some(StorageError::OtherVersion(foreign(self))),
+            Verdict::Lost => Some(StorageError::Corrupt(finding::LOST.into())),
             Verdict::Fresh | Verdict::Serve | Verdict::Truncate | Verdict::Abstain => None,
         }
     }
@@ -156,69 +209,29 @@ fn format_of(copies: &Copies, segments: &[Segment], snapshots: &Snapshots) -> Fo
 }
 
 fn foreign(survey: &Survey) -> String {
-    let segment = survey.segments.iter().find(|segment| segment.head == Decoded::Foreign);
-    let segment = segment.map(|segment| names::segment(segment.number));
-    let manifest = survey.copies.0.iter().position(|copy| *copy == Copy::Foreign);
-    let manifest = manifest.map(|copy| names::MANIFESTS[copy].to_owned());
-    let snapshot = survey.snapshots.foreign().map(names::snapshot);
-    let name = manifest.or(segment).or(snapshot).unwrap_or_default();
-    format!("{name} was written by another version, or for another group")
+    let name = finding::foreign_files(survey).next().unwrap_or_default();
+    format!("{name} {}", finding::FOREIGN)
 }
 
 /// Reads the log from where it is whole up to the snapshot that is `wanted`: what lies before that is not needed, and dropped from the
 /// line.
 fn scan_needed(
     line: &mut Vec<Segment>,
+    start: EntryId,
     wanted: &mut Wanted<'_>,
-    damage: &mut Vec<String>,
+    findings: &mut Vec<Finding>,
     read: &mut Read<'_>,
 ) -> Result<Scanned, StorageError> {
     loop {
         let scanned = scan(line, wanted, read)?;
         // Behind the damage, the log may go on from something that the snapshot covers.
-        let start = wanted.start;
         let covers = |header: &SegmentHeader| start.index > Index::ZERO && header.base.index <= start.index;
         if !line.get(scanned.reached).and_then(Segment::header).is_some_and(covers) {
             return Ok(scanned);
         }
-        let (segment, at) = scanned.tail.map_or((0, 0), |tail| (tail.segment, tail.offset));
-        damage.push(format!("log segment {segment} at {at} is damaged; a snapshot covers it"));
+        findings.extend(scanned.tail.map(finding::of_covered));
         line.drain(..scanned.reached);
     }
-}
-
-/// The segments that have lost their heads. One that was made for what will come never had any, and has a greater number.
-fn beheaded<'a>(
-    segments: &'a [Segment],
-    line: &[Segment],
-    manifest: &Manifest,
-) -> impl Iterator<Item = String> + use<'a> {
-    let begun = line.last().map_or(0, |segment| segment.number).max(manifest.segment);
-    let beheaded =
-        segments.iter().filter(move |segment| segment.header().is_none() && segment.number <= begun);
-    beheaded.map(|segment| format!("{} has lost its head", names::segment(segment.number)))
-}
-
-/// What is damaged apart from the log.
-fn described(copies: &Copies, listing: &Listing, snapshots: &Snapshots) -> Vec<String> {
-    let mut damage = Vec::new();
-    for (copy, name) in copies.0.iter().zip(names::MANIFESTS) {
-        match copy {
-            Copy::Damaged if copies.newest().is_some() => {
-                damage.push(format!("{name} does not verify; the other copy is whole"));
-            }
-            Copy::Missing if copies.newest().is_some() => {
-                damage.push(format!("{name} is missing; the other copy is whole"));
-            }
-            _ => {}
-        }
-    }
-    let named = copies.newest().and_then(|(_, manifest)| manifest.snapshot);
-    let lost = named.filter(|named| !listing.snapshots.iter().any(|(last, _)| last == named));
-    damage.extend(lost.map(|last| format!("{} is missing", names::snapshot(last))));
-    damage
-        .extend(snapshots.damaged().iter().map(|last| format!("{} does not verify", names::snapshot(*last))));
-    damage
 }
 
 fn read_mark(disk: &mut dyn Disk, listing: &Listing) -> Result<Option<Mark>, StorageError> {

@@ -3,6 +3,8 @@
 //! Every combination of facts matches exactly one row; a test goes through all of them. What lies wholly before the newest snapshot that
 //! verifies is no fact: whatever it looks like, it is given up, and nothing is lost.
 
+use std::fmt;
+
 use atomix_protocol::mutant::Mutant;
 
 /// Whether the files are in a format that this version reads.
@@ -71,9 +73,10 @@ pub(crate) struct Facts {
     pub(crate) fit: Fit,
 }
 
-/// What to do.
+/// What a server does that starts with a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+#[non_exhaustive]
+pub enum Verdict {
     /// Refuse: it can't be read by this version.
     Foreign,
     /// Nothing was ever acknowledged here: begin.
@@ -86,6 +89,19 @@ pub(crate) enum Verdict {
     Truncate,
     /// Serve what is whole, abstain until the rest is back (D4).
     Abstain,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Foreign => "foreign",
+            Verdict::Fresh => "fresh",
+            Verdict::Lost => "lost",
+            Verdict::Serve => "serve",
+            Verdict::Truncate => "truncate",
+            Verdict::Abstain => "abstain",
+        })
+    }
 }
 
 /// A row: for each fact the values that it takes.
@@ -212,6 +228,19 @@ mod tests {
             *used.entry(rows[0]).or_insert(0) += 1;
         }
         assert_eq!(used.len(), ROWS.len(), "a row that nothing matches: {used:?}");
+    }
+
+    /// Operators read the names there, and what follows.
+    #[test]
+    fn the_documents_have_the_same_rows() {
+        let page = include_str!("../../../../docs/storage.md");
+        let table = page.lines().skip_while(|line| *line != "| row | found | what follows |").skip(2);
+        let documented: Vec<&str> = table
+            .take_while(|line| line.starts_with('|'))
+            .map(|line| line.split('|').nth(1).unwrap_or_default().trim())
+            .collect();
+        let rows: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+        assert_eq!(documented, rows);
     }
 
     /// What the rows are for, said once more in other words.

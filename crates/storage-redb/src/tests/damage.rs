@@ -67,7 +67,9 @@ fn a_flipped_bit_anywhere_is_never_handed_out() {
             copy.change(|file| file[at] ^= 1 << (number % 8));
             match try_start(&copy) {
                 Ok(started) => assert_eq!(read_all(started), wanted, "bit {} of byte {at}", number % 8),
-                Err(StorageError::Corrupt(_) | StorageError::Foreign(_)) => refused += 1,
+                Err(StorageError::Corrupt(_) | StorageError::Foreign(_) | StorageError::OtherVersion(_)) => {
+                    refused += 1
+                }
                 Err(error) => panic!("byte {at}: {error:?}"),
             }
         }
@@ -204,7 +206,10 @@ fn what_is_not_ours_is_refused() {
         meta.insert(FORMAT, &[2, 0, 0, 0, 9, 9][..]).expect("inserts");
     });
     let newer = try_start(&device).map(drop);
-    assert!(matches!(&newer, Err(StorageError::Foreign(text)) if text.contains("version 2")), "{newer:?}");
+    assert!(
+        matches!(&newer, Err(StorageError::OtherVersion(text)) if text.contains("version 2")),
+        "{newer:?}"
+    );
     let other = Device::of(Vec::new(), true);
     tamper(&other, |transaction| {
         let table: TableDefinition<'_, u64, u64> = TableDefinition::new("somebody's");
