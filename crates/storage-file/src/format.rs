@@ -244,6 +244,8 @@ impl RecordHeader {
     }
 
     /// The header, and what the next record's `chain` is. `None` if it is none of that segment.
+    // See `Window::record`.
+    #[inline(always)]
     pub(crate) fn decode(bytes: &[u8; HEADER], segment: u64, seed: u32) -> Option<(RecordHeader, u32)> {
         // Cheapest first: a search for records tries this at many places.
         let elsewhere = u64_at(bytes, SEGMENT_AT) != segment && !Mutant::B09.active();

@@ -131,9 +131,10 @@ pub(crate) struct Manifests {
     exist: [bool; 2],
     /// The copy to write first. Invariant: while it is being written, the other one is whole.
     first: usize,
-    /// Whether both say what is current.
+    /// Whether both say what is current, durably.
     settled: bool,
-    /// The copy that recovery went by and what it says, while it may not be on the disk: whoever wrote it may have ended before its sync.
+    /// The copy that recovery went by and what it says, while it, or an equal other one, may not be on the disk: whoever wrote it may have
+    /// ended before its sync.
     unsure: Option<(usize, u64, Manifest)>,
 }
 
@@ -155,18 +156,31 @@ impl Manifests {
         &self.current
     }
 
-    /// Writes a change, if it is one. Durable on return, in both copies.
+    /// Writes a change, if it is one, or if that is not sure to be durable. Durable on return, in both copies.
     ///
     /// # Errors
     /// [`StorageError::Full`] if there was no room: one copy is whole and says what was, or what was to be. Else if the device refused.
     pub(crate) fn store(&mut self, disk: &mut dyn Disk, manifest: Manifest) -> Result<(), StorageError> {
         if manifest == self.current && self.settled {
-            return Ok(());
+            return self.assure(disk);
         }
         self.settled = false;
         self.write(disk, &manifest)?;
         self.settled = true;
         self.current = manifest;
+        Ok(())
+    }
+
+    /// Makes two copies that were found to agree durable, if that was not done: one may be in the system's cache only, if whoever wrote it
+    /// ended before its sync, or by it. The same bytes again: a change of both would, in the middle, leave one of them whole.
+    fn assure(&mut self, disk: &mut dyn Disk) -> Result<(), StorageError> {
+        if let Some((_, generation, found)) = &self.unsure {
+            for name in names::MANIFESTS {
+                put(disk, name, *generation, found)?;
+            }
+            disk.sync_dir().map_err(failed("sync", "the data directory"))?;
+            self.unsure = None;
+        }
         Ok(())
     }
 

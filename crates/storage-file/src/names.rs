@@ -67,7 +67,7 @@ impl Listing {
                 listing.snapshots.push((last, length));
             } else if name.ends_with(".seg") || name.ends_with(".snap") {
                 return Err(StorageError::Foreign(format!(
-                    "the data directory holds {name}, which is not ours"
+                    "it holds {name}, which is named as if it were a server's, and is not"
                 )));
             }
         }
@@ -75,6 +75,15 @@ impl Listing {
         listing.snapshots.sort_unstable_by_key(|(last, _)| (last.index, last.term));
         Ok(listing)
     }
+}
+
+/// Whether a file of that name is one of a server's.
+pub(crate) fn is_ours(name: &str) -> bool {
+    let fixed = [MARK, SPARE, RESERVE, UNPUBLISHED];
+    fixed.contains(&name)
+        || MANIFESTS.contains(&name)
+        || parse_segment(name).is_some()
+        || parse_snapshot(name).is_some()
 }
 
 fn parse_segment(name: &str) -> Option<u64> {
@@ -107,6 +116,7 @@ mod tests {
             [segment(0x10), segment(9), snapshot(newer), snapshot(older), MARK.into(), UNPUBLISHED.into()];
         let others = [MANIFESTS[1], SPARE, RESERVE, "lock", "notes.txt"];
         let names: Vec<&str> = names.iter().map(String::as_str).chain(others).collect();
+        assert!(names.iter().all(|name| is_ours(name) || ["lock", "notes.txt"].contains(name)));
         let listing = listing(&names).unwrap();
         assert_eq!(listing.segments, [(9, 1), (0x10, 1)]);
         assert_eq!(listing.snapshots, [(older, 1), (newer, 1)]);
@@ -121,6 +131,7 @@ mod tests {
             ["other.seg", "log-1.seg", "log-000000000000000G.seg", "log-+000000000000001.seg", "x.snap"]
         {
             assert!(matches!(listing(&[name]), Err(StorageError::Foreign(_))), "{name}");
+            assert!(!is_ours(name), "{name}");
         }
     }
 }

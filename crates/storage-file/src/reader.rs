@@ -80,7 +80,8 @@ impl FileReader {
             let header = record.header;
             if header.kind == Kind::Entry && header.id.index == taken.next {
                 let Some(kind) = EntryKind::from_number(header.entry_kind) else {
-                    return Err(StorageError::Foreign(format!("entry {} is of an unknown kind", header.id)));
+                    let text = format!("entry {} is of a kind that this version does not know", header.id);
+                    return Err(StorageError::OtherVersion(text));
                 };
                 let payload = window.payload(at, header.length)?;
                 if !taken.take(Entry { id: header.id, time: header.time, kind, payload }) {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use atomix_protocol::mutant::Mutant;
 use atomix_protocol::peer::SnapshotMeta;
-use atomix_protocol::{Entry, EntryId, Index, WriteBatch};
+use atomix_protocol::{Entry, Index, WriteBatch};
 use atomix_storage::{Recovered, SnapshotWriter, Storage, StorageError, StorageReader};
 
 use crate::log::{Log, failed};
@@ -29,6 +29,8 @@ struct Open {
     manifests: Manifests,
     log: Log,
     snapshots: Snapshots,
+    /// How far the log may be compacted.
+    compactable: Index,
 }
 
 impl fmt::Debug for FileStorage {
@@ -89,10 +91,11 @@ impl FileStorage {
         let log = Log::resume(disk, &self.options, &survey)?;
         // What was found may have been renamed or created right before a crash of the process, and not be durable yet.
         disk.sync_dir().map_err(failed("sync", "the data directory"))?;
-        let Survey { snapshots, facts, verdict, damage, scanned, .. } = survey;
-        let mut open = Open { manifests, log, snapshots };
-        let start = open.snapshots.newest().map_or(EntryId::ZERO, |meta| meta.last);
-        if facts.fit == Fit::Apart && verdict != Verdict::Fresh {
+        let damage = survey.damage();
+        let (start, apart) = (survey.usable_snapshot(), survey.is_apart());
+        let Survey { snapshots, facts, scanned, .. } = survey;
+        let mut open = Open { manifests, log, snapshots, compactable: Index::ZERO };
+        if apart {
             let truncation = WriteBatch { truncate_after: Some(start), ..WriteBatch::default() };
             match open.write(disk, &truncation) {
                 Err(StorageError::Full(_)) => open.log.owe(start),
@@ -123,13 +126,7 @@ fn recover_manifest(disk: &mut dyn Disk, survey: &mut Survey) -> Result<Manifest
     if survey.verdict == Verdict::Fresh {
         return Ok(manifests);
     }
-    let former = manifests.current().abstention;
-    let missing = (survey.verdict == Verdict::Abstain).then(|| {
-        let snapshot = survey.newest_snapshot().map_or(Index::ZERO, |last| last.index);
-        survey.ending.reach.max(survey.scanned.catalog.last().index).max(snapshot)
-    });
-    let abstention = former.into_iter().chain(missing).max();
-    let manifest = Manifest { abstention, ..manifests.current().clone() };
+    let manifest = Manifest { abstention: survey.abstention(), ..manifests.current().clone() };
     let mut stored = manifests.store(disk, manifest.clone());
     for (name, length) in
         [(names::SPARE, &mut survey.listing.spare), (names::RESERVE, &mut survey.listing.reserve)]
@@ -172,6 +169,14 @@ impl Open {
         self.snapshots.publish(disk, snapshot)?;
         self.note_newest(disk)?;
         self.snapshots.clear(disk)
+    }
+
+    /// Drops of the log what is neither needed by anyone nor by the oldest snapshot.
+    fn compact(&mut self, disk: &mut dyn Disk) -> Result<(), StorageError> {
+        match self.snapshots.oldest() {
+            Some(oldest) => self.log.compact(disk, self.compactable.min(oldest.index)),
+            None => Ok(()),
+        }
     }
 
     /// The manifest as it should be.
@@ -231,17 +236,21 @@ impl Storage for FileStorage {
     }
 
     fn compact(&mut self, through: Index) -> Result<(), StorageError> {
-        self.run(|disk, open| match open.snapshots.oldest() {
-            Some(oldest) => open.log.compact(disk, through.min(oldest.index)),
-            None => Ok(()),
+        self.run(|disk, open| {
+            open.compactable = open.compactable.max(through);
+            open.compact(disk)
         })
     }
 
     fn has_room(&mut self) -> Result<bool, StorageError> {
         self.run(|disk, open| {
-            let filled = open.log.fill_reserve(disk)?;
-            // Of two snapshots, the older is a precaution that can be done without.
-            Ok(filled || open.snapshots.drop_older(disk)? && open.log.fill_reserve(disk)?)
+            if open.log.fill_reserve(disk)? {
+                return Ok(true);
+            }
+            // Of two snapshots, the older is a precaution that can be done without, and so is the log that only it needs.
+            open.snapshots.drop_older(disk)?;
+            open.compact(disk)?;
+            open.log.fill_reserve(disk)
         })
     }
 

@@ -1,6 +1,7 @@
 //! What lies behind the last whole batch, and what is known to have been there.
 
 use atomix_protocol::Index;
+use atomix_protocol::durable::REACH_UNKNOWN;
 use atomix_protocol::mutant::Mutant;
 use atomix_storage::StorageError;
 
@@ -9,6 +10,7 @@ use super::scan::Scanned;
 use super::verdict::{Behind, Known};
 use crate::format::{ALIGNMENT, Mark, RecordHeader, record_bytes};
 use crate::manifest::Manifest;
+use crate::names;
 use crate::window::{Read, Window};
 
 /// How the log ends.
@@ -26,7 +28,7 @@ pub(crate) struct Ending {
     pub(crate) headless: Vec<u64>,
     /// Segments behind the tail's that hold records of the failing batch.
     pub(crate) left_in: Vec<u64>,
-    /// What fails, where, and why that is no torn end; empty if it is clean or torn.
+    /// What fails behind the last whole batch, and why that is no torn end; empty if it is clean or torn.
     pub(crate) words: String,
 }
 
@@ -64,23 +66,29 @@ pub(crate) fn ending(
         search.reach = search.reach.max(header.base.index);
         search.batches = search.batches.max(header.first_batch);
     }
-    let place = format!("log segment {segment} at {at}: batch {failing} fails");
+    // Of a log without any segment nothing can fail.
+    let fails =
+        if scanned.tail.is_some() { format!("batch {failing} fails") } else { "it is not there".into() };
     // C12: by its index, as if the log never became shorter.
     let longer = |mark: &Mark| Mutant::C12.active() && mark.last.index > scanned.catalog.last().index;
     let synced = mark.filter(|mark| mark.batch >= failing || longer(mark));
+    let newest = segments.iter().find(|segment| segment.number == manifest.segment);
+    let lost = manifest.segment > segment && newest.and_then(Segment::header).is_none();
     let (known, behind, words) = if let Some(mark) = synced {
         let (there, offset, batch, last) = (mark.segment, mark.offset, mark.batch, mark.last);
-        let text = format!(
-            "{place}, but the log was synced to segment {there} at {offset}: batch {batch}, entry {last}"
-        );
+        let there = names::segment(there);
+        let text =
+            format!("{fails}, but the log was synced to {there} at {offset}: batch {batch}, entry {last}");
         (Known::Batch, search.behind(not_joined), text)
-    } else if manifest.segment > segment {
-        let text = format!("{place}, and segment {} is missing or has lost its head", manifest.segment);
+    } else if lost {
+        let text =
+            format!("{fails}, and {} is missing or has lost its head", names::segment(manifest.segment));
         (Known::Segment, search.behind(not_joined), text)
     } else if let Some(next) = not_joined.first() {
-        (Known::Nothing, Behind::Later, format!("{place} before segment {}", next.number))
+        (Known::Nothing, Behind::Later, format!("{fails} before {}", names::segment(next.number)))
     } else if let Some((there, offset, batch)) = search.later {
-        let text = format!("{place}, but segment {there} at {offset} holds a record of batch {batch}");
+        let there = names::segment(there);
+        let text = format!("{fails}, but {there} at {offset} holds a record of batch {batch}");
         (Known::Nothing, Behind::Later, text)
     } else {
         (Known::Nothing, search.behind(not_joined), String::new())
@@ -90,12 +98,8 @@ pub(crate) fn ending(
         known,
         behind,
         remains: search.remains,
-        // How far a segment reached that is gone is known by nobody but a mark of it: then as far as any leader's log does.
-        reach: if known == Known::Segment && mark.is_none_or(|mark| mark.segment < manifest.segment) {
-            Index(u64::MAX)
-        } else {
-            search.reach.max(marked.0).max(manifest.segment_base)
-        },
+        // How far a segment reached that is gone is known by nobody: its mark was never synced. Then as far as any leader's log does.
+        reach: if lost { REACH_UNKNOWN } else { search.reach.max(marked.0).max(manifest.segment_base) },
         batches: search.batches.max(marked.1).max(failing - 1),
         headless,
         left_in: search.left_in,

@@ -148,7 +148,7 @@ impl Scanned {
                 }
                 Kind::Entry if EntryKind::from_number(header.entry_kind).is_none() => {
                     let text = format!("entry {} is of a kind that this version does not know", header.id);
-                    return Err(StorageError::Foreign(text));
+                    return Err(StorageError::OtherVersion(text));
                 }
                 // It takes back what was to last: the manifest knows nothing of it.
                 Kind::TruncateAfter if header.id.index < self.handed => return Ok(false),
