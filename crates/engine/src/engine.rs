@@ -72,6 +72,8 @@ pub struct Engine {
     pub(crate) damage: Vec<String>,
     /// Its disk has no room but for what it keeps in reserve (D5).
     pub(crate) full: bool,
+    /// There was no room for it, and consensus is not there yet to ask for it again.
+    pub(crate) unwritten: Option<WriteBatch>,
     /// What this leader keeps for its term only. Invariant: `None` unless the last role that consensus reported is leader.
     pub(crate) leading: Option<Leading>,
     pub(crate) counters: Counters,
@@ -106,6 +108,7 @@ impl Engine {
             machine,
             damage: recovered.damage.clone(),
             full: false,
+            unwritten: None,
             links: Links::default(),
             peers: Peers::default(),
             members: Members::default(),
@@ -168,6 +171,7 @@ impl Engine {
             Input::TooLate(read) => self.read_again(now, read),
             Input::HandOver => self.on_hand_over(now),
             Input::DiskFailed(why) => self.on_disk_failed(now, &why),
+            Input::NotWritten(token, batch) => self.on_not_written(now, token, batch),
             Input::Room(room) => self.on_room(now, room),
         }
     }
@@ -301,6 +305,7 @@ impl Engine {
     pub(crate) fn consensus(&mut self, now: LocalTime, input: atomix_raft::Input) {
         if let Some(raft) = &mut self.raft {
             raft.step(now, input);
+            self.note_forgetful();
         }
     }
 

@@ -1,7 +1,7 @@
 //! Every way in which the world can touch a server.
 
 use atomix_protocol::peer::SnapshotMeta;
-use atomix_protocol::{Entry, EntryId, Index, LinkId, ServerId};
+use atomix_protocol::{Entry, EntryId, Index, LinkId, ServerId, WriteBatch};
 use atomix_raft::ChunkOutcome;
 use bytes::Bytes;
 
@@ -65,6 +65,9 @@ pub enum Input {
     /// A write, a sync or a read failed for good (D5), and this is what. Nothing may be asked of the disk any more: nothing is. The
     /// process stays up, to say so.
     DiskFailed(String),
+    /// There was no room for the write of that number, which is given back: nothing of it is durable (D5). [`Input::Room`] must follow, now
+    /// and then until the write succeeds: entries are handed out again after each, whatever it says. Term and vote are at once, by themselves.
+    NotWritten(u64, WriteBatch),
     /// Whether the disk has room for more than what it keeps in reserve (D5). It is taken to have until this says no.
     Room(bool),
 }

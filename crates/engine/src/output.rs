@@ -35,7 +35,7 @@ pub enum Output {
     },
     /// Close a link, after what was sent on it; nothing more is reported of it.
     Close(LinkId),
-    /// Make a batch durable, then report `Written`. At most one is outstanding.
+    /// Make a batch durable, then report `Written`, or `NotWritten`. At most one is outstanding.
     Write(u64, WriteBatch),
     /// Read entries for a follower; report `Fetched`.
     Fetch {
@@ -165,6 +165,14 @@ pub enum Notice {
     },
     /// What was damaged is whole again, through here at least: the server votes (D4).
     Repaired(Index),
+    /// A follower has less than it acknowledged to this leader, and does not say that its disk was damaged: an older copy of its data
+    /// directory was put in place, say (D4).
+    Forgetful {
+        /// The follower.
+        server: ServerId,
+        /// Where it is.
+        address: Address,
+    },
     /// The disk has no room but for what it keeps in reserve, or has room again (D5).
     Full(bool),
     /// The disk has failed: this server takes part in nothing any more (D5).

@@ -7,6 +7,9 @@ use bytes::Bytes;
 use crate::engine::Engine;
 use crate::{Notice, Output, Restored, Restoring, Retired, StopReason};
 
+/// On a full disk a snapshot is due when the log has grown by this part of what it may else.
+const FULL_SHARE: u64 = 8;
+
 /// What is being done about snapshots. One thing at a time.
 #[derive(Debug, Default)]
 enum Work {
@@ -41,10 +44,13 @@ impl Snapshots {
 }
 
 impl Engine {
-    /// Begins an own snapshot if one is due: when the log since the last has outgrown it, never by a count alone (R6).
+    /// Begins an own snapshot if one is due: when the log since the last has outgrown it, never by a count alone (R6). On a full disk sooner,
+    /// and however large the state is: the log that it replaces is what makes room.
     pub(crate) fn begin_snapshot(&mut self, now: LocalTime) {
         let Some(raft) = &self.raft else { return };
-        let due = raft.bytes_since_snapshot() > self.options.snapshot_log_bytes.max(self.snapshots.size);
+        let limit = self.options.snapshot_log_bytes;
+        let limit = if self.full { limit / FULL_SHARE } else { limit.max(self.snapshots.size) };
+        let due = raft.bytes_since_snapshot() > limit;
         if !due || !raft.may_take_snapshot() || !matches!(self.snapshots.work, Work::Nothing) {
             return;
         }
@@ -169,7 +175,7 @@ impl Engine {
     }
 
     /// Allows storage to drop what neither this server nor a follower needs (R6).
-    fn compact(&mut self) {
+    pub(crate) fn compact(&mut self) {
         if let Some(through) = self.raft.as_ref().map(atomix_raft::Raft::compactable_index) {
             self.push(Output::Compact(through));
         }

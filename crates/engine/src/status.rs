@@ -90,7 +90,7 @@ impl Engine {
                 format!("no vote yet: no cluster has answered that could be joined, at {}", asked.join(", "))
             }
             (Standing::Empty { outside_of: Some(cluster) }, _) => format!(
-                "no vote: the listed servers belong to cluster {cluster}, which does not know this data directory"
+                "no vote: the listed servers belong to cluster {cluster}, which does not know this data directory: started with --join, it would ask to be taken in as a new member"
             ),
             (Standing::Empty { outside_of: None }, _) => self.what_forming_waits_for(),
             (Standing::Fresh, _) => "no vote: the data directory is being set up".into(),
@@ -137,7 +137,26 @@ impl Engine {
         } else if reserve {
             "no other member is reached".into()
         } else {
-            "no leader is known: a majority of the members must be reachable".into()
+            self.why_nobody_is_elected()
+        }
+    }
+
+    /// Who was asked for a vote does not say why it gave none. Its own status does.
+    fn why_nobody_is_elected(&self) -> String {
+        let Some(raft) = &self.raft else { return "no leader is known".into() };
+        let reached = |server| server == raft.server() || self.peers.outgoing.contains_key(&server);
+        if !raft.is_majority(reached) {
+            return "no leader is known: a majority of the members must be reachable".into();
+        }
+        let refused = raft.refused_by().filter(|server| reached(*server));
+        let refused = refused.filter_map(|server| Some(self.record(server)?.peer_address.as_str()));
+        let refused = refused.collect::<Vec<_>>().join(", ");
+        if refused.is_empty() {
+            "no leader is known, though a majority of the members is reached: none is elected yet".into()
+        } else {
+            format!(
+                "no leader is known; no vote for this server from {refused}: the log there reaches farther, or was damaged and has no vote until it is repaired"
+            )
         }
     }
 

@@ -8,9 +8,10 @@
 //! It ends when an entry of a leader's own term is known to be committed, and the log is that leader's, durably, as far as anything
 //! may have been acknowledged or that leader's own log reaches. What was committed is in there, or follows from what is.
 
-use atomix_protocol::Index;
+use atomix_protocol::{Index, ServerId};
 
 use crate::Raft;
+use crate::role::State;
 
 impl Raft {
     /// Part of the log was damaged: this server has no vote until its log is whole again through here, or as far as that of
@@ -39,6 +40,16 @@ impl Raft {
         // What this log holds behind an entry of the leader's own term is of that term as well: all of it agrees with the leader's.
         let own_term_committed = self.log.term(self.commit_index) == Some(self.hard_state.term);
         own_term_committed && self.durability.index() >= until.min(last)
+    }
+
+    /// Leader: a follower that turned out to have less than it acknowledged in this term, and does not abstain for it, as one does whose
+    /// disk shows the damage. An older copy of its data directory was put in place, say: what was committed by it may be lost with the
+    /// next leader. Told once each time that it is found.
+    pub fn take_forgetful(&mut self) -> Option<ServerId> {
+        match &mut self.state {
+            State::Leader(leader) => leader.forgetful.take(),
+            _ => None,
+        }
     }
 
     /// Storage has forgotten the abstention, durably: this server votes again.

@@ -10,6 +10,10 @@ use atomix_protocol::{Configuration, EntryId, HardState, Index, LocalTime, Serve
 
 use crate::log::Log;
 
+/// Most bytes of entries in one write, but for a single longer one.
+const WRITE_BYTES: u64 = 4 << 20;
+/// The same while the disk is full: what it keeps in reserve has room for little.
+const WRITE_BYTES_FULL: u64 = 64 << 10;
 /// Most messages that wait for the disk; the oldest are lost first, as messages may be.
 const HELD: usize = 256;
 
@@ -31,6 +35,8 @@ pub(crate) struct Durability {
     /// Storage has forgotten the abstention (D4), and nobody has taken note.
     lifted: bool,
     in_flight: Option<InFlight>,
+    /// Parts for which there was no room: not asked for again before there may be some.
+    stalled: Parts,
     token: u64,
     held: VecDeque<Held>,
 }
@@ -38,11 +44,28 @@ pub(crate) struct Durability {
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
     token: u64,
+    parts: Parts,
+    /// What storage was handed before, and was to truncate with this one.
+    before: (Index, Option<EntryId>),
+    configuration: Index,
+    /// A snapshot took the place of the log meanwhile: `before` says nothing any more.
+    reset: bool,
+    /// A snapshot became durable meanwhile that the log agrees with.
+    covered: Option<EntryId>,
     hard_state: HardState,
     entries: u64,
     /// It ends the abstention.
     lifts: bool,
     since: LocalTime,
+}
+
+/// Parts of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Parts {
+    /// What is not entries: term and vote, configuration, abstention.
+    fields: bool,
+    /// Entries, and a truncation before them.
+    log: bool,
 }
 
 #[derive(Debug)]
@@ -64,6 +87,7 @@ impl Durability {
             configuration,
             lifted: false,
             in_flight: None,
+            stalled: Parts::default(),
             token: 0,
             held: VecDeque::new(),
         }
@@ -92,19 +116,25 @@ impl Durability {
         self.truncate = Some(id);
         self.written = id.index;
         self.index = id.index;
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.reset = true;
+        }
     }
 
     /// A durable snapshot stands for everything through `id`; the log agrees and goes on behind it.
     pub(crate) fn covered(&mut self, id: EntryId) {
         if self.written < id.index {
             self.reset(id);
+        } else if let Some(in_flight) = &mut self.in_flight {
+            in_flight.covered = Some(id);
         }
         self.index = self.index.max(id.index);
     }
 
     /// The next write, if none is outstanding and there is something to write (D2). Term and vote go with the entries
     /// of their term or before them. The configuration is the latest *committed* one: those after it are in the log. If it `lifts`
-    /// the abstention, all that this hangs on is durable already (D4).
+    /// the abstention, all that this hangs on is durable already (D4). Bounded, so that term and vote never wait for much before them, and on
+    /// a full disk, without `room`, what is kept in reserve lasts.
     pub(crate) fn next_write(
         &mut self,
         now: LocalTime,
@@ -112,31 +142,47 @@ impl Durability {
         log: &Log,
         committed: &Configuration,
         lifts: bool,
+        room: bool,
     ) -> Option<(u64, WriteBatch)> {
         if self.in_flight.is_some() {
             return None;
         }
-        let mut batch = WriteBatch {
-            abstention: lifts.then_some(None),
-            truncate_after: self.truncate.take(),
-            ..WriteBatch::default()
-        };
-        if hard_state != self.handed {
-            batch.hard_state = Some(hard_state);
+        let (before, configuration) = ((self.written, self.truncate), self.configuration);
+        let mut batch = WriteBatch::default();
+        if !self.stalled.fields {
+            batch.abstention = lifts.then_some(None);
+            batch.hard_state = (hard_state != self.handed).then_some(hard_state);
+            batch.configuration = (committed.index > configuration).then(|| committed.clone());
         }
-        if committed.index > self.configuration {
-            self.configuration = committed.index;
-            batch.configuration = Some(committed.clone());
+        let fields = !batch.is_empty();
+        // Term and vote go before the entries of their term (D1).
+        if !self.stalled.log && !self.stalled.fields {
+            batch.truncate_after = self.truncate.take();
+            let bytes = if room { WRITE_BYTES } else { WRITE_BYTES_FULL };
+            batch.entries = log.slice(self.written.next(), log.last().index, bytes);
         }
-        batch.entries = log.slice(self.written.next(), log.last().index, u64::MAX);
         if batch.is_empty() {
             return None;
         }
-        self.handed = hard_state;
-        self.written = log.last().index;
+        if fields {
+            self.handed = hard_state;
+            self.configuration = configuration.max(committed.index);
+        }
+        let last = batch.entries.last().map(|last| last.id.index);
+        self.written = last.unwrap_or(self.written);
         self.token += 1;
-        let entries = batch.entries.len() as u64;
-        self.in_flight = Some(InFlight { token: self.token, hard_state, entries, lifts, since: now });
+        self.in_flight = Some(InFlight {
+            token: self.token,
+            parts: Parts { fields, log: batch.truncate_after.is_some() || last.is_some() },
+            before,
+            configuration,
+            reset: false,
+            covered: None,
+            hard_state: self.handed,
+            entries: batch.entries.len() as u64,
+            lifts: batch.abstention.is_some(),
+            since: now,
+        });
         Some((self.token, batch))
     }
 
@@ -154,6 +200,38 @@ impl Durability {
         // What was cut while the write ran is no longer counted in `written`.
         self.index = self.written;
         Some(in_flight.entries)
+    }
+
+    /// There was no room for a write (D5): nothing of it counts. What is not entries is asked for by itself then, as it needs none, entries when
+    /// [`Durability::try_again`] says so. False for a token that is not outstanding.
+    pub(crate) fn refuse(&mut self, token: u64) -> bool {
+        let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.token == token) else {
+            return false;
+        };
+        self.handed = self.hard_state;
+        self.configuration = in_flight.configuration;
+        if in_flight.parts.log {
+            self.stalled.log = true;
+        } else {
+            self.stalled.fields = true;
+        }
+        if in_flight.reset {
+            return true;
+        }
+        let (written, truncate) = in_flight.before;
+        if self.truncate.is_none_or(|id| id.index >= written) {
+            // What was cut since was never put down.
+            (self.written, self.truncate) = (written, truncate);
+        }
+        if let Some(id) = in_flight.covered.filter(|id| self.written < id.index) {
+            self.reset(id);
+        }
+        true
+    }
+
+    /// There may be room for what there was none for.
+    pub(crate) fn try_again(&mut self) {
+        self.stalled = Parts::default();
     }
 
     /// Whether a write that ended the abstention has become durable since the last time.
@@ -180,132 +258,4 @@ impl Durability {
 }
 
 #[cfg(test)]
-mod tests {
-    use atomix_protocol::peer::TimeoutNow;
-    use atomix_protocol::{ClusterTime, Entry, EntryKind, Round};
-    use bytes::Bytes;
-
-    use super::*;
-
-    type Written = (Option<u64>, Vec<(u64, u64)>);
-
-    struct Rig {
-        log: Log,
-        durability: Durability,
-        hard_state: HardState,
-    }
-
-    impl Rig {
-        fn new() -> Self {
-            let log = Log::new(EntryId::ZERO, Configuration::default(), Vec::new());
-            let hard_state = HardState::default();
-            Rig { log, durability: Durability::new(hard_state, Index(0), Index(0)), hard_state }
-        }
-
-        fn append(&mut self, term: u64) {
-            let id = EntryId::new(Term(term), self.log.last().index.next());
-            self.log.append(Entry { id, time: ClusterTime(0), kind: EntryKind::NoOp, payload: Bytes::new() });
-        }
-
-        fn truncate(&mut self, index: u64) {
-            self.log.truncate_after(Index(index));
-            self.durability.truncated(self.log.last());
-        }
-
-        /// Where the next write truncates, and what it appends (index, term).
-        fn write(&mut self) -> Option<Written> {
-            let configuration = Configuration::default();
-            let (_, batch) = self.durability.next_write(
-                LocalTime::ZERO,
-                self.hard_state,
-                &self.log,
-                &configuration,
-                false,
-            )?;
-            let entries = batch.entries.iter().map(|e| (e.id.index.0, e.id.term.0)).collect();
-            Some((batch.truncate_after.map(|id| id.index.0), entries))
-        }
-
-        fn complete(&mut self) -> u64 {
-            let token = self.durability.token;
-            assert!(self.durability.complete(token).is_some());
-            assert!(self.durability.complete(token).is_none(), "a token completes once");
-            self.durability.index().0
-        }
-    }
-
-    #[test]
-    fn one_write_is_outstanding_and_the_rest_gathers() {
-        let mut rig = Rig::new();
-        rig.append(1);
-        assert_eq!(rig.write(), Some((None, [(1, 1)].to_vec())));
-        rig.append(1);
-        rig.append(1);
-        assert_eq!(rig.write(), None);
-        assert_eq!(rig.complete(), 1);
-        assert_eq!(rig.write(), Some((None, [(2, 1), (3, 1)].to_vec())));
-        assert_eq!(rig.complete(), 3);
-        assert_eq!(rig.write(), None);
-    }
-
-    #[test]
-    fn what_is_cut_under_a_running_write_is_truncated_by_the_next() {
-        let mut rig = Rig::new();
-        (0..3).for_each(|_| rig.append(1));
-        rig.write();
-        rig.truncate(1);
-        rig.append(2);
-        rig.append(2);
-        rig.truncate(2);
-        rig.append(3);
-        assert_eq!(rig.durability.index(), Index(0));
-        assert_eq!(rig.complete(), 1, "entries 2 and 3 of the finished write are not those of the log");
-        assert_eq!(rig.write(), Some((Some(1), [(2, 2), (3, 3)].to_vec())));
-        rig.truncate(0);
-        assert_eq!(rig.complete(), 0);
-        assert_eq!(rig.write(), Some((Some(0), Vec::new())));
-    }
-
-    #[test]
-    fn truncating_what_was_never_written_needs_no_record() {
-        let mut rig = Rig::new();
-        rig.append(1);
-        rig.write();
-        rig.append(1);
-        rig.truncate(1);
-        rig.append(2);
-        rig.complete();
-        assert_eq!(rig.write(), Some((None, [(2, 2)].to_vec())));
-    }
-
-    #[test]
-    fn a_snapshot_beyond_what_was_written_restarts_the_log() {
-        let mut rig = Rig::new();
-        rig.append(1);
-        rig.write();
-        let id = EntryId::new(Term(2), Index(9));
-        rig.log.reset(id, Configuration::default());
-        rig.durability.reset(id);
-        rig.append(2);
-        assert_eq!(rig.complete(), 9);
-        assert_eq!(rig.write(), Some((Some(9), [(10, 2)].to_vec())));
-    }
-
-    #[test]
-    fn messages_wait_for_their_term_and_die_with_it() {
-        let mut rig = Rig::new();
-        let message = |term| PeerMessage::TimeoutNow(TimeoutNow { term: Term(term), round: Round(0) });
-        rig.hard_state = HardState { term: Term(1), voted_for: None };
-        rig.durability.hold(Term(1), ServerId(2), message(1));
-        rig.write();
-        rig.hard_state = HardState { term: Term(2), voted_for: Some(ServerId(2)) };
-        rig.durability.hold(Term(2), ServerId(2), message(2));
-        rig.complete();
-        assert!(rig.durability.release(rig.hard_state).is_empty());
-        rig.write();
-        rig.complete();
-        assert_eq!(rig.durability.release(rig.hard_state), [(ServerId(2), message(2))]);
-        (0..1_000).for_each(|_| rig.durability.hold(Term(2), ServerId(2), message(2)));
-        assert_eq!(rig.durability.held.len(), HELD);
-    }
-}
+mod tests;

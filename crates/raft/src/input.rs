@@ -70,6 +70,12 @@ pub enum Input {
         /// The snapshot.
         last: EntryId,
     },
+    /// There was no room for a write: nothing of it is durable (D5). Its entries are handed out again after the next [`Input::Room`],
+    /// whatever that says; term and vote at once, by themselves.
+    NotWritten {
+        /// The write's number.
+        token: u64,
+    },
     /// Whether the disk has room for more than what it keeps in reserve (D5). It is taken to have until this says no.
     Room(bool),
 }

@@ -19,8 +19,8 @@ pub enum Output {
         /// What.
         message: PeerMessage,
     },
-    /// Make a batch durable, then report [`Input::Written`](crate::Input::Written). At most one is outstanding: what comes meanwhile
-    /// gathers for the next (D2).
+    /// Make a batch durable, then report [`Input::Written`](crate::Input::Written), or [`Input::NotWritten`](crate::Input::NotWritten). At most one is
+    /// outstanding: what comes meanwhile gathers for the next (D2).
     Write {
         /// Names the write.
         token: u64,

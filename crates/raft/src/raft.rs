@@ -176,7 +176,8 @@ impl Raft {
             Input::ChunkRead { to, last, offset, data } => self.on_chunk_read(now, to, last, offset, data),
             Input::ChunkWritten { last, outcome } => self.on_chunk_written(last, outcome),
             Input::Installed { last } => self.on_installed(now, last),
-            Input::Room(room) => self.room = room,
+            Input::NotWritten { token } => self.on_not_written(token),
+            Input::Room(room) => self.on_room(room),
         }
         self.tend_change(now);
         self.yield_for_room(now);
@@ -191,7 +192,8 @@ impl Raft {
         self.replicate(now);
         let configurations = self.take_committed_configurations();
         let (committed, lifts) = (&self.committed_configuration, self.is_repaired());
-        let write = self.durability.next_write(now, self.hard_state, &self.log, committed, lifts);
+        let (term, room) = (self.hard_state, self.room);
+        let write = self.durability.next_write(now, term, &self.log, committed, lifts, room);
         if let Some((token, batch)) = write {
             self.outputs.push(Output::Write { token, batch });
         }

@@ -59,6 +59,8 @@ pub(crate) enum State {
 #[derive(Debug, Default)]
 pub(crate) struct Ballot {
     pub(crate) granted: BTreeSet<ServerId>,
+    /// Who has said no to the question whether it could win, in this attempt or one right before, though it knows no leader.
+    pub(crate) refused: BTreeSet<ServerId>,
     /// Set when a TimeoutNow caused the campaign (§3.10): who sent it, and the round it named.
     pub(crate) transfer: Option<(ServerId, Round)>,
 }
@@ -69,6 +71,8 @@ pub(crate) struct Leader {
     /// Index of the first entry of its term (R1).
     pub(crate) first: Index,
     pub(crate) progress: BTreeMap<ServerId, Progress>,
+    /// Found to have less than it acknowledged, and does not abstain for it (D4).
+    pub(crate) forgetful: Option<ServerId>,
     pub(crate) reads: Reads,
     /// Where its log ended at each heartbeat of the last election timeout, and at the one before.
     pub(crate) ends: VecDeque<(LocalTime, Index)>,
@@ -204,6 +208,7 @@ impl Raft {
         self.state = State::Leader(Box::new(Leader {
             first,
             progress,
+            forgetful: None,
             reads: Reads::default(),
             ends: [(now, first)].into(),
             beats: 0,

@@ -6,6 +6,18 @@ use crate::role::State;
 use crate::{Raft, quorum};
 
 impl Raft {
+    /// Entries wait for room. Nothing else does.
+    pub(crate) fn on_not_written(&mut self, token: u64) {
+        if self.durability.refuse(token) {
+            self.room = false;
+        }
+    }
+
+    pub(crate) fn on_room(&mut self, room: bool) {
+        self.room = room;
+        self.durability.try_again();
+    }
+
     /// Whether nothing is committed without a voter whose disk is full, as far as this leader was told: of those that answer, those with
     /// room are no quorum. What a full disk keeps in reserve is not for commands: without it no leader could even begin its term.
     #[must_use]

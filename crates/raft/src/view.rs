@@ -6,7 +6,7 @@ use atomix_protocol::{
 };
 
 use crate::role::State;
-use crate::{Marks, Raft, Role};
+use crate::{Marks, Raft, Role, quorum};
 
 impl Raft {
     /// The last round this leader began. A contact received now is confirmed by a later one (S6).
@@ -93,6 +93,21 @@ impl Raft {
     #[must_use]
     pub fn snapshot_index(&self) -> Index {
         self.snapshots.published_index()
+    }
+
+    /// Voters that answered this server that it could not win, though they know of no leader: their logs reach farther than its own, or
+    /// they abstain (D4). They may have fallen silent since.
+    pub fn refused_by(&self) -> impl Iterator<Item = ServerId> + '_ {
+        let refused = match &self.state {
+            State::PreCandidate(ballot) => Some(&ballot.refused),
+            _ => None,
+        };
+        refused.into_iter().flatten().copied()
+    }
+
+    /// Whether those servers are a majority of the voters, on both sides of a change (§4.3).
+    pub fn is_majority(&self, of: impl Fn(ServerId) -> bool) -> bool {
+        quorum::holds(self.log.configuration(), of)
     }
 
     /// Followers with the last entry that this leader believes to be durable there; none if it does not lead.

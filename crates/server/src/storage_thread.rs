@@ -1,7 +1,7 @@
 //! The storage thread: recovers, then writes, publishes and compacts in the order in which it was asked (D1).
 //!
-//! Any failure ends it, but for a full disk (D5): then it keeps the job, tries it again once a second, and looks as often whether there is
-//! room again.
+//! Any failure ends it, but for a full disk (D5): a write that finds no room is given back, a snapshot kept to be published later, and it
+//! looks once a second whether there is room again.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -99,9 +99,13 @@ struct Desk<'a> {
     storage: &'a mut dyn Storage,
     jobs: &'a mpsc::Receiver<Job>,
     done: &'a UnboundedSender<Done>,
-    /// Jobs that came while one before them found no room.
-    behind: VecDeque<Job>,
-    /// What was told last of whether there is room. There is none as long as a job waits for it, whatever the storage says.
+    /// Snapshots that there was no room to publish.
+    waiting: VecDeque<SnapshotMeta>,
+    /// How far the log may be compacted, if there was no room even to say so.
+    compactable: Option<Index>,
+    /// There was no room for a write since the last look. Then there is none, whatever the storage says.
+    refused: bool,
+    /// What was told last of whether there is room.
     room: bool,
     /// When the storage was asked last.
     looked: Instant,
@@ -113,7 +117,8 @@ impl<'a> Desk<'a> {
         jobs: &'a mpsc::Receiver<Job>,
         done: &'a UnboundedSender<Done>,
     ) -> Self {
-        Desk { storage, jobs, done, behind: VecDeque::new(), room: true, looked: Instant::now() }
+        let (waiting, looked) = (VecDeque::new(), Instant::now());
+        Desk { storage, jobs, done, waiting, compactable: None, refused: false, room: true, looked }
     }
 
     /// Works off jobs until nobody gives any more.
@@ -121,19 +126,10 @@ impl<'a> Desk<'a> {
         // One that came up on a full disk says so at once.
         self.look()?;
         loop {
-            let job = match self.behind.pop_front() {
-                Some(job) => job,
-                None => match self.jobs.recv_timeout(self.until_next_look()) {
-                    Ok(job) => job,
-                    Err(RecvTimeoutError::Timeout) => {
-                        self.look()?;
-                        continue;
-                    }
-                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                },
-            };
-            if !self.finish(&job)? {
-                return Ok(());
+            match self.jobs.recv_timeout(self.until_next_look()) {
+                Ok(job) => self.carry_out(job)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             // At once when the reserve is touched: a second of writes could use it up.
             if self.room || self.until_next_look().is_zero() {
@@ -142,106 +138,87 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Carries out a job, for however long there is no room for it; `false` if nobody waits for it any more.
-    fn finish(&mut self, job: &Job) -> Result<bool, StorageError> {
-        while !self.carried_out(job)? {
-            // The moment to fill up the reserve, if it can be.
-            self.storage.has_room()?;
-            self.tell(false);
-            if !self.wait(job) {
-                return Ok(false);
-            }
-            // What makes room goes first: behind the job that waits for room it would wait for ever.
-            while let Some(place) = self.behind.iter().position(|next| next.may_overtake(job)) {
-                let Some(next) = self.behind.remove(place) else { break };
-                if !self.carried_out(&next)? {
-                    self.behind.insert(place, next);
-                    break;
+    fn carry_out(&mut self, job: Job) -> Result<(), StorageError> {
+        match job {
+            Job::Write(token, batch) => match self.storage.write(&batch) {
+                Ok(()) => self.tell(Input::Written(token)),
+                Err(StorageError::Full(detail)) => {
+                    debug!(detail, "no space left for a write");
+                    self.refused = true;
+                    self.tell(Input::NotWritten(token, batch));
+                    // The moment to fill up the reserve, if it can be.
+                    self.storage.has_room()?;
+                    self.tell_room(false);
                 }
+                Err(error) => return Err(error),
+            },
+            Job::Publish(meta) => {
+                self.waiting.push_back(meta);
+                self.publish()?;
+            }
+            Job::Compact(through) => {
+                self.compactable = Some(through);
+                self.compact()?;
+                self.publish()?;
             }
         }
-        Ok(true)
+        Ok(())
     }
 
-    /// Until it is time for another attempt, or something came that may make room; `false` if nobody waits for it any more.
-    fn wait(&mut self, job: &Job) -> bool {
-        let until = Instant::now() + ROOM_INTERVAL;
-        loop {
-            match self.jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(next) => {
-                    let helps = next.may_overtake(job);
-                    self.behind.push_back(next);
-                    if helps {
-                        return true;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => return true,
-                Err(RecvTimeoutError::Disconnected) => return false,
-            }
+    fn compact(&mut self) -> Result<(), StorageError> {
+        let Some(through) = self.compactable else { return Ok(()) };
+        match self.storage.compact(through) {
+            Ok(()) => self.compactable = None,
+            Err(StorageError::Full(detail)) => debug!(detail, "no space left to compact the log"),
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 
-    /// `false` if there was no room for it.
-    fn carried_out(&mut self, job: &Job) -> Result<bool, StorageError> {
-        let done = match job {
-            Job::Write(token, batch) => self.storage.write(batch).map(|()| Some(Input::Written(*token))),
-            Job::Publish(meta) => self.storage.publish(meta).map(|()| Some(Input::Published(meta.last))),
-            Job::Compact(through) => self.storage.compact(*through).map(|()| None),
-        };
-        match done {
-            Ok(input) => {
-                if let Some(input) = input {
-                    let _ = self.done.send(Ok(input));
+    /// Publishes what waits for it, in order, as far as there is room.
+    fn publish(&mut self) -> Result<(), StorageError> {
+        while let Some(meta) = self.waiting.front() {
+            match self.storage.publish(meta) {
+                Ok(()) => self.tell(Input::Published(meta.last)),
+                Err(StorageError::Full(detail)) => {
+                    debug!(detail, "no space left to publish a snapshot: once more in a second");
+                    return Ok(());
                 }
-                Ok(true)
+                Err(error) => return Err(error),
             }
-            Err(StorageError::Full(detail)) => {
-                debug!(detail, "no space left: once more in a second");
-                Ok(false)
-            }
-            Err(error) => Err(error),
+            self.waiting.pop_front();
         }
+        Ok(())
     }
 
     fn until_next_look(&self) -> Duration {
         ROOM_INTERVAL.saturating_sub(self.looked.elapsed())
     }
 
-    /// Asks whether the disk has room, and tells if that has changed.
+    /// Tries again what found no room, asks whether the disk has some, and tells if that has changed. A write that was refused is given again
+    /// when anything is told.
     fn look(&mut self) -> Result<(), StorageError> {
+        self.compact()?;
+        self.publish()?;
         let room = self.storage.has_room()?;
         self.looked = Instant::now();
-        self.tell(room);
+        if std::mem::take(&mut self.refused) {
+            self.room = false;
+            self.tell(Input::Room(false));
+        } else {
+            self.tell_room(room);
+        }
         Ok(())
     }
 
-    fn tell(&mut self, room: bool) {
+    fn tell_room(&mut self, room: bool) {
         if std::mem::replace(&mut self.room, room) != room {
-            let _ = self.done.send(Ok(Input::Room(room)));
+            self.tell(Input::Room(room));
         }
     }
-}
 
-impl Job {
-    /// Whether it may be carried out before a write that finds no room, though it came after it. Compaction may: it drops nothing
-    /// that the write knows of. So may a snapshot, unless the write brings more than entries: a term, say, that must be
-    /// there before anything that was done in it (D1).
-    fn may_overtake(&self, waiting: &Job) -> bool {
-        match (self, waiting) {
-            (Job::Compact(_), _) => true,
-            (Job::Publish(_), Job::Write(_, batch)) => matches!(
-                batch,
-                WriteBatch {
-                    identity: None,
-                    configuration: None,
-                    abstention: None,
-                    hard_state: None,
-                    truncate_after: None,
-                    ..
-                }
-            ),
-            _ => false,
-        }
+    fn tell(&self, input: Input) {
+        let _ = self.done.send(Ok(input));
     }
 }
 
@@ -292,6 +269,8 @@ mod tests {
         storage: MemoryStorage,
         looks: Arc<AtomicU32>,
         until: u32,
+        /// Snapshots need room as well.
+        snapshots: bool,
         done: Arc<Mutex<Vec<&'static str>>>,
     }
 
@@ -316,8 +295,9 @@ mod tests {
         }
 
         fn publish(&mut self, _: &SnapshotMeta) -> Result<(), StorageError> {
-            self.done.lock().push("publish");
-            Ok(())
+            let room = !self.snapshots || self.is_roomy();
+            self.done.lock().push(if room { "publish" } else { "no publish" });
+            if room { Ok(()) } else { Err(StorageError::Full("of a test".into())) }
         }
 
         fn compact(&mut self, _: Index) -> Result<(), StorageError> {
@@ -343,18 +323,27 @@ mod tests {
     struct Run {
         worker: Worker<Job>,
         told: UnboundedReceiver<Done>,
-        looks: Arc<AtomicU32>,
         done: Arc<Mutex<Vec<&'static str>>>,
     }
 
     fn run(until: u32, jobs: Vec<Job>) -> Run {
+        run_with(false, until, jobs)
+    }
+
+    fn run_with(snapshots: bool, until: u32, jobs: Vec<Job>) -> Run {
         let (looks, done) = (Arc::<AtomicU32>::default(), Arc::<Mutex<Vec<_>>>::default());
-        let storage = Full { storage: MemoryStorage::new(), looks: looks.clone(), until, done: done.clone() };
+        let storage = Full {
+            storage: MemoryStorage::new(),
+            looks: looks.clone(),
+            until,
+            snapshots,
+            done: done.clone(),
+        };
         let ((tell, told), (opened, opening)) = (unbounded_channel(), oneshot::channel());
         let worker = start(Box::new(storage), tell, opened).expect("a thread");
         opening.blocking_recv().expect("it runs").expect("memory");
         jobs.into_iter().for_each(|job| worker.give(job));
-        Run { worker, told, looks, done }
+        Run { worker, told, done }
     }
 
     fn publish() -> Job {
@@ -368,47 +357,55 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_is_kept_and_says_so() {
-        let mut run = run(3, vec![Job::Write(7, WriteBatch::default())]);
-        let mut told = Vec::new();
-        while !matches!(told.last(), Some(Input::Room(true))) {
-            told.push(run.told.blocking_recv().expect("it runs").expect("not final"));
-        }
-        assert!(matches!(told[..], [Input::Room(false), Input::Written(7), Input::Room(true)]), "{told:?}");
-        // It was looked at once at the start, and once more after each attempt.
-        assert_eq!(*run.done.lock(), ["full", "full", "write"]);
-        assert!(run.looks.load(Ordering::Relaxed) >= 3);
+    fn a_write_without_room_is_given_back_and_asked_for_again() {
+        let written = WriteBatch { hard_state: Some(HardState::default()), ..WriteBatch::default() };
+        let mut run = run(3, vec![Job::Write(7, written.clone())]);
+        let mut next = || run.told.blocking_recv().expect("it runs").expect("not final");
+        assert!(matches!(next(), Input::Room(false)), "it was looked at once at the start");
+        assert!(matches!(next(), Input::NotWritten(7, batch) if batch == written));
+        // Whoever has something to write is told now and then that this may be the time.
+        assert!(matches!(next(), Input::Room(false)));
+        run.worker.give(Job::Write(8, written));
+        assert!(matches!(next(), Input::Written(8)));
+        assert!(matches!(next(), Input::Room(true)));
+        let done = run.done.lock().clone();
+        assert_eq!(done, ["full", "write"]);
         run.worker.join();
     }
 
     #[test]
-    fn what_makes_room_goes_first_and_a_snapshot_with_it_unless_a_term_must_be_there_before() {
-        for (hard_state, expected) in [
-            (None::<HardState>, ["full", "publish", "compact", "write"]),
-            (Some(HardState { term: Term(1), voted_for: None }), ["full", "compact", "write", "publish"]),
-        ] {
-            let batch = WriteBatch { hard_state, ..WriteBatch::default() };
-            let mut run =
-                run(u32::MAX, vec![Job::Write(1, batch), publish(), Job::Compact(Index(1)), publish()]);
-            let mut published = 0;
-            while published < 2 {
-                let told = run.told.blocking_recv().expect("it runs").expect("not final");
-                published += u32::from(matches!(told, Input::Published(_)));
-            }
-            run.worker.join();
-            let done = run.done.lock().clone();
-            let first = |what| done.iter().position(|done| *done == what).expect(what);
-            let order: Vec<_> = expected.iter().map(|what| first(*what)).collect();
-            assert!(order.is_sorted(), "{done:?}");
+    fn a_write_with_nothing_but_a_term_passes_those_that_wait_for_room() {
+        // Nothing is kept: what comes next is done next.
+        let jobs = vec![Job::Write(1, WriteBatch::default()), publish(), Job::Compact(Index(1)), publish()];
+        let mut run = run(u32::MAX, jobs);
+        let mut published = 0;
+        while published < 2 {
+            let told = run.told.blocking_recv().expect("it runs").expect("not final");
+            published += u32::from(matches!(told, Input::Published(_)));
         }
+        run.worker.join();
+        assert_eq!(*run.done.lock(), ["full", "publish", "compact", "publish"]);
     }
 
     #[test]
-    fn a_thread_that_waits_for_room_ends_when_nobody_wants_it_any_more() {
+    fn a_snapshot_without_room_is_published_when_compaction_has_made_some() {
+        let mut run = run_with(true, u32::MAX, vec![publish(), Job::Compact(Index(1))]);
+        let mut next = || run.told.blocking_recv().expect("it runs").expect("not final");
+        assert!(matches!(next(), Input::Room(false)));
+        assert!(matches!(next(), Input::Published(_)));
+        run.worker.join();
+        assert_eq!(*run.done.lock(), ["no publish", "compact", "publish"]);
+    }
+
+    #[test]
+    fn a_thread_without_room_ends_when_nobody_wants_it_any_more() {
         let mut run = run(u32::MAX, vec![Job::Write(1, WriteBatch::default())]);
-        let told = run.told.blocking_recv().expect("it runs");
-        assert!(matches!(told, Ok(Input::Room(false))), "{told:?}");
+        let mut next = || run.told.blocking_recv().expect("it runs").expect("not final");
+        assert!(matches!(next(), Input::Room(false)));
+        assert!(matches!(next(), Input::NotWritten(1, _)));
         run.worker.join();
-        assert!(run.told.blocking_recv().is_none(), "it told of a write that is not there");
+        while let Some(told) = run.told.blocking_recv() {
+            assert!(matches!(told, Ok(Input::Room(false))), "it told of a write that is not there: {told:?}");
+        }
     }
 }

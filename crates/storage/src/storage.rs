@@ -37,8 +37,8 @@ pub struct Recovered {
 /// **What is durable.** Whatever a call was to change is durable when it returns `Ok`, as is everything before it. A crash before that may
 /// leave any call done or not done; of a [`write`](Storage::write) also a prefix. Nothing is ever half done.
 ///
-/// **What an error means.** Two are not final, and change nothing: [`StorageError::Full`], after which the same call may come again, and
-/// [`StorageError::BadSnapshot`]. After any other no method is called any more, and what that call was to change may be durable or
+/// **What an error means.** Two are not final: [`StorageError::Full`], after which the same call or others may come, and
+/// [`StorageError::BadSnapshot`]; but for what [`write`](Storage::write) says of itself they change nothing. After any other no method is called any more, and what that call was to change may be durable or
 /// not: the server stops serving (D5). An implementation never tries again by itself what the device refused, a sync least of all.
 ///
 /// **When it ends.** It is dropped, in any order with its side objects, on any thread; nothing needs to be written then. As long as any of
@@ -56,15 +56,15 @@ pub trait Storage: Send {
     /// term at its index, or does not reach it) are not handed out, and are part of the log no more: it goes on right after the
     /// snapshot. The log may have many more entries than fit in memory: they are handed over one by one.
     ///
-    /// Of a damaged log or snapshot (D3) everything up to the damage is handed out, and abstention is durable before this returns: what was
-    /// there behind it is never handed out again, and comes back from a leader. Damage is what a crash can't explain: a batch that was
-    /// being written when the power failed may be missing, or its end, and that is none. An implementation that can't tell how far its
-    /// data is sound refuses all of it.
+    /// Of a damaged log or snapshot (D3) everything up to the damage is handed out, and abstention is durable before this returns, or, on a
+    /// full disk, before anything else is written: until then the next start finds the damage again. What was there behind it is never
+    /// handed out again, and comes back from a leader. Damage is what a crash can't explain: a batch that was being written when the power
+    /// failed may be missing, or its end, and that is none. An implementation that can't tell how far its data is sound refuses all of it.
     ///
     /// What recovery repairs it repairs durably: a crash in the middle, or right after, changes nothing of what the next one finds.
     ///
     /// # Errors
-    /// [`StorageError::InUse`], [`StorageError::Unusable`], [`StorageError::Foreign`]: nothing was changed.
+    /// [`StorageError::InUse`], [`StorageError::Unusable`], [`StorageError::Foreign`], [`StorageError::OtherVersion`]: nothing was changed.
     /// [`StorageError::Corrupt`] if it is damaged in a way that only new data mends: identity or hard state are lost.
     /// [`StorageError::Failed`] if it can't be read.
     fn recover(&mut self, entry: &mut dyn FnMut(Entry)) -> Result<Recovered, StorageError>;
@@ -73,8 +73,9 @@ pub trait Storage: Send {
     /// fields, entries one by one. The next batch comes only after the return.
     ///
     /// # Errors
-    /// [`StorageError::Full`] if there is no room: nothing of it counts, and the same batch may be written again later. Any other: it
-    /// is not known to be durable, and nothing may be written after that (D5).
+    /// [`StorageError::Full`] if there is no room: nothing of it counts but what stands before its truncation and entries, which may or may not be
+    /// durable. The next batch need not be the same: a term and a vote do not wait for the room that entries need, and should find it without.
+    /// Any other: it is not known to be durable, and nothing may be written after that (D5).
     fn write(&mut self, batch: &WriteBatch) -> Result<(), StorageError>;
 
     /// Makes a finished snapshot the newest one, durably. The log stays as it is: what the snapshot covers goes with
@@ -91,7 +92,7 @@ pub trait Storage: Send {
     /// Allows everything through `through` to be dropped from the log, as far as a published snapshot covers it. May keep more.
     ///
     /// # Errors
-    /// If the device refused.
+    /// [`StorageError::Full`] if there was no room for as much as that: called again later. Else if the device refused.
     fn compact(&mut self, through: Index) -> Result<(), StorageError>;
 
     /// Whether there is room for more than what is kept in reserve (D5). While there is none, the server takes no commands; what it

@@ -146,6 +146,7 @@ fn i2_a_wiped_server_stays_up_without_a_vote_and_says_so() {
         let status = world.status(victim);
         assert_eq!((status.role.as_str(), status.votes, status.cluster), ("joiner", false, None));
         assert!(status.notice.contains("does not know this data directory"), "{}", status.notice);
+        assert!(status.notice.contains("--join"), "what helps: {}", status.notice);
         assert!(world.servers[victim].notices.contains(&Notice::Joiner { cluster, asks: false }));
         assert!(world.engine(victim).raft().is_none(), "it takes no part");
         let leader = world.leader().expect("the others go on");

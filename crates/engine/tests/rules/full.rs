@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use atomix_engine::{Input, Notice};
+use atomix_engine::{Input, Notice, Output, Recovered};
 use atomix_protocol::MemberKind;
 use atomix_protocol::client::Consistency;
 use atomix_session::SessionState;
 use bytes::Bytes;
 
+use crate::solo::{Solo, address};
 use crate::world::World;
 
 const FULL: &str = "not done: the servers' disks are full";
@@ -161,6 +162,32 @@ fn d5_the_configuration_changes_on_what_is_kept_in_reserve() {
     let removed = world.id((leader + 1) % 3);
     let configuration = world.changed(|change| change.remove = vec![removed]);
     assert_eq!(configuration.members.iter().filter(|m| m.kind == MemberKind::Voter).count(), 2);
+}
+
+/// An empty directory on a full disk: who it is finds no room, and is written when there is some.
+#[test]
+fn d5_an_identity_without_room_is_written_later() {
+    let mut solo = Solo::recovered(Recovered::default(), vec![address(1)]);
+    let write = |solo: &mut Solo| {
+        let place = solo.outputs.iter().position(|output| matches!(output, Output::Write(..)));
+        place.map(|place| match solo.outputs.remove(place) {
+            Output::Write(token, batch) => (token, batch),
+            _ => unreachable!(),
+        })
+    };
+    let (token, batch) = write(&mut solo).expect("its identity");
+    assert!(batch.identity.is_some());
+    solo.step(Input::NotWritten(token, batch.clone()));
+    assert!(write(&mut solo).is_none(), "not at once");
+    solo.step(Input::Room(false));
+    let (token, again) = write(&mut solo).expect("with every word of room");
+    assert_eq!(again, batch);
+    solo.step(Input::Written(token));
+    solo.step(Input::Room(true));
+    solo.write();
+    solo.wait(Duration::from_secs(5));
+    solo.write();
+    assert_eq!(solo.engine.status(solo.now).role, "leader");
 }
 
 /// It was told before it was a member.

@@ -200,7 +200,18 @@ fn r6_a_follower_a_little_behind_gets_entries_though_a_snapshot_covers_them() {
 
 /// A follower whose log has outgrown its snapshot, and the link from its leader.
 fn follower_with_a_due_snapshot() -> (Solo, LinkId, SnapshotMeta) {
-    let mut solo = Solo::with(on_disk(3), Vec::new(), |options| options.snapshot_log_bytes = 200);
+    let (solo, link) = follower_with_entries(200);
+    let meta = solo.outputs.iter().find_map(|output| match output {
+        Output::TakeSnapshot(meta, _) => Some(meta.clone()),
+        _ => None,
+    });
+    (solo, link, meta.expect("a snapshot is due"))
+}
+
+/// A follower with five entries, and the link from its leader.
+fn follower_with_entries(snapshot_log_bytes: u64) -> (Solo, LinkId) {
+    let mut solo =
+        Solo::with(on_disk(3), Vec::new(), |options| options.snapshot_log_bytes = snapshot_log_bytes);
     let link = solo.greeted_by(peer(2));
     let entry = |index| Entry {
         id: EntryId::new(Term(1), Index(index)),
@@ -220,11 +231,7 @@ fn follower_with_a_due_snapshot() -> (Solo, LinkId, SnapshotMeta) {
     };
     solo.hear(link, &Frame::Peer(PeerMessage::AppendEntries(append)));
     solo.write();
-    let meta = solo.outputs.iter().find_map(|output| match output {
-        Output::TakeSnapshot(meta, _) => Some(meta.clone()),
-        _ => None,
-    });
-    (solo, link, meta.expect("a snapshot is due"))
+    (solo, link)
 }
 
 fn first_chunk() -> Frame {
@@ -249,6 +256,7 @@ fn position(solo: &Solo, of: fn(&Output) -> bool) -> Option<usize> {
     solo.outputs.iter().position(of)
 }
 
+const TAKE: fn(&Output) -> bool = |output| matches!(output, Output::TakeSnapshot(..));
 const PUBLISH: fn(&Output) -> bool = |output| matches!(output, Output::Publish(_));
 const WRITE_CHUNK: fn(&Output) -> bool = |output| matches!(output, Output::WriteChunk { .. });
 const COMPACT: fn(&Output) -> bool = |output| matches!(output, Output::Compact(_));
@@ -262,6 +270,19 @@ fn r6_an_own_snapshot_gives_way_to_a_received_one() {
     solo.step(Input::SnapshotTaken(meta));
     assert_eq!(position(&solo, PUBLISH), None, "what the writer dropped is not published");
     assert_eq!(solo.engine.marks().snapshots_abandoned, 1);
+}
+
+/// What no snapshot covers can't be compacted: on a full disk nothing else makes room, and no command comes that would let one fall due.
+#[test]
+fn d5_on_a_full_disk_a_snapshot_is_due_sooner_and_the_log_is_compacted() {
+    let (mut solo, _) = follower_with_entries(1_000);
+    assert_eq!((position(&solo, TAKE), position(&solo, COMPACT)), (None, None));
+    solo.step(Input::Room(false));
+    assert!(position(&solo, COMPACT).is_some(), "what an earlier one covers goes at once");
+    assert!(position(&solo, TAKE).is_some());
+    let (mut solo, _) = follower_with_entries(10_000);
+    solo.step(Input::Room(false));
+    assert_eq!(position(&solo, TAKE), None, "it would bring too little");
 }
 
 #[test]

@@ -293,13 +293,14 @@ impl Raft {
         if current {
             (progress.room, progress.abstains) = (reply.room, reply.abstains);
         }
-        let promised = matches!(reply.outcome, AppendOutcome::Durable(_));
-        if current && promised && reply.round <= leader.reads.round {
+        let durable = matches!(reply.outcome, AppendOutcome::Durable(_));
+        // Nobody has heard of a round that was not begun.
+        if current && durable && reply.round <= leader.reads.round {
             progress.promised = progress.promised.max(reply.round);
+            progress.acknowledged = progress.acknowledged.max(reply.round);
         }
         match reply.outcome {
             AppendOutcome::Durable(index) => {
-                progress.acknowledged = progress.acknowledged.max(reply.round);
                 if !current {
                     progress.durable_unchecked(index.min(self.log.last().index)); // B17
                 }
@@ -312,7 +313,9 @@ impl Raft {
             AppendOutcome::Mismatch { prev, hint } => {
                 let before = progress.match_index();
                 progress.mismatch(prev, hint, reply.round, &self.log);
-                self.marks.match_went_back += u64::from(progress.match_index() < before);
+                let lost = progress.match_index() < before;
+                self.marks.match_went_back += u64::from(lost);
+                leader.forgetful = leader.forgetful.or((lost && !reply.abstains).then_some(from));
             }
             AppendOutcome::StaleTerm | AppendOutcome::Unpromised => {}
         }

@@ -1,5 +1,7 @@
 //! PreVote: may I campaign? (§9.6). Changes nothing at the receiver, so a server that was cut off disturbs nobody.
 
+use alloc::collections::BTreeSet;
+
 use atomix_protocol::mutant::Mutant;
 use atomix_protocol::peer::{PeerMessage, PreVote, PreVoteReply};
 use atomix_protocol::{LocalTime, ServerId};
@@ -15,8 +17,11 @@ impl Raft {
         }
         self.following.lost = true;
         self.abandon_snapshot();
-        let granted = [self.server].into();
-        self.state = State::PreCandidate(Ballot { granted, transfer: None });
+        let refused = match &mut self.state {
+            State::PreCandidate(before) => core::mem::take(&mut before.refused),
+            _ => BTreeSet::new(),
+        };
+        self.state = State::PreCandidate(Ballot { granted: [self.server].into(), refused, transfer: None });
         for to in quorum::log_holders(self.log.configuration()) {
             self.send_pre_vote(to);
         }
@@ -51,14 +56,20 @@ impl Raft {
     }
 
     pub(crate) fn on_pre_vote_reply(&mut self, now: LocalTime, from: ServerId, reply: &PreVoteReply) {
+        let asked = self.hard_state.term.next();
+        let ballot = match &mut self.state {
+            State::PreCandidate(ballot) if reply.asked == asked => Some(ballot),
+            _ => None,
+        };
         if !reply.granted {
+            if let Some(ballot) = ballot.filter(|_| !reply.sticky) {
+                ballot.refused.insert(from);
+            }
             // A later term is learned even from a refusal: else a server behind in term could never win (fault N7).
             return self.adopt_term(now, reply.current);
         }
-        let asked = self.hard_state.term.next();
-        if let State::PreCandidate(ballot) = &mut self.state
-            && reply.asked == asked
-        {
+        if let Some(ballot) = ballot {
+            ballot.refused.remove(&from);
             ballot.granted.insert(from);
             self.count_pre_votes(now);
         }

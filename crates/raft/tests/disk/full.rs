@@ -119,3 +119,43 @@ fn d5_only_who_has_caught_up_is_given_way_to() {
     machine.pass(50);
     assert!(machine.raft.is_handing_over());
 }
+
+/// No room for entries is no reason for a cluster to have no leader: term and vote need none.
+#[test]
+fn d5_a_vote_is_given_while_entries_wait_for_room() {
+    let mut machine = Machine::follower(1, &[]);
+    machine.hear(2, append(1, id(0, 0), vec![entry(1, 1)], 0));
+    let (token, batch) = machine.write.take().expect("an entry");
+    assert_eq!(batch.entries.len(), 1);
+    machine.input(Input::NotWritten { token });
+    assert!(machine.write.is_none(), "nothing is asked for at once");
+    machine.pass(3_000);
+    machine.hear(3, request_vote(2, id(1, 1)));
+    let (_, batch) = machine.write.as_ref().expect("term and vote");
+    assert!(batch.entries.is_empty() && batch.hard_state.is_some(), "{batch:?}");
+    assert_eq!(vote(&machine.persist()), Some(true));
+    // With the word of room, whichever it is, it is time for another attempt.
+    assert!(machine.write.is_none());
+    machine.input(Input::Room(false));
+    let (_, batch) = machine.write.as_ref().expect("the entry");
+    assert_eq!((batch.entries.len(), batch.hard_state), (1, None));
+    machine.persist();
+    assert_eq!(machine.raft.durable_index(), Index(1));
+}
+
+/// Followers with room commit what its own disk has none for.
+#[test]
+fn d5_a_leader_whose_entries_wait_for_room_goes_on() {
+    let mut machine = Machine::leader(Config::default(), 3, 0, 0, &[]);
+    let (token, _) = machine.write.take().expect("its first entry");
+    machine.input(Input::NotWritten { token });
+    let round = machine.raft.round().0;
+    machine.hear(2, durable(1, round, 1));
+    assert_eq!(machine.raft.commit_index(), Index(0), "its own copy does not count");
+    machine.hear(3, durable(1, round, 1));
+    assert_eq!(machine.raft.commit_index(), Index(1));
+    assert_eq!(machine.raft.durable_index(), Index(0));
+    machine.input(Input::Room(true));
+    machine.persist();
+    assert_eq!(machine.raft.durable_index(), Index(1));
+}
