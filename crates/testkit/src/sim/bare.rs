@@ -130,6 +130,7 @@ impl Bare {
             }
             Common::Published(last) => self.published(now, last),
             Common::SnapshotLoaded(last, bytes) => self.loaded(now, last, &bytes),
+            Common::NotWritten(token, _) => self.raft.step(now, RaftInput::NotWritten { token }),
             Common::Room(room) => self.raft.step(now, RaftInput::Room(room)),
             // Its last word is the engine's work; here it falls silent.
             Common::DiskFailed(_) => {}

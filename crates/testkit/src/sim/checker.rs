@@ -161,6 +161,11 @@ impl Checker {
         hold("I6", kept, || format!("server {}: durable {before:?} became {after:?}", id_of(server)))
     }
 
+    /// A write was given back.
+    pub(super) fn refused(&mut self, server: usize, token: u64) {
+        self.shadows[self.directories[server]].refused(token);
+    }
+
     /// A snapshot is published.
     pub(super) fn published(&mut self, server: usize, last: EntryId) -> Check {
         let shadow = &mut self.shadows[self.directories[server]];

@@ -83,7 +83,7 @@ impl World {
             Some(Content::Read(last, bytes)) => self.checker.check_snapshot_bytes(server, *last, bytes)?,
             None => {}
         }
-        running.report.as_ref().map_or(Ok(()), |report| self.checker.check_read(server, report))
+        running.reports.iter().try_for_each(|report| self.checker.check_read(server, report))
     }
 
     /// A server came up and found something.

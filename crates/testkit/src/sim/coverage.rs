@@ -202,6 +202,8 @@ marks! {
     RepairedBySnapshot "repaired by a snapshot" Both;
     /// A server said that its disk is full.
     DiskFull "disk full" Both;
+    /// There was no room for a write, not even in reserve: it was given back, to be asked for again.
+    WriteRefused "write given back for want of room" Both;
     /// It said later that it is not any more.
     RoomAgain "room again" Both;
     /// A server was started on a full disk.

@@ -10,6 +10,10 @@ use super::disk::{Image, Inode, Operation, SimDisk};
 use super::random::Random;
 use super::strays::Stray;
 
+/// A copy of the manifest: its header, and where that says how long what follows is.
+const MANIFEST_HEADER: usize = 64;
+const MANIFEST_LENGTH_AT: u64 = 24;
+
 /// What a file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -167,12 +171,7 @@ impl SimDisk {
 
     /// Whether both copies of the manifest are there, with the same in them.
     pub(super) fn has_whole_manifest(&self) -> bool {
-        let image = self.image.lock();
-        let mut copies = image
-            .names_of(Part::Manifest)
-            .map(|(_, inode)| image.files.get(&inode).map(|file| (file.length, file.data.clone())));
-        let (first, second) = (copies.next(), copies.next());
-        first.is_some() && first == second
+        self.image.lock().manifests_agree()
     }
 
     /// From here on there is room for so many bytes more, or for everything.
@@ -204,8 +203,24 @@ impl Image {
         of.into_iter()
     }
 
+    /// Whether both copies of the manifest are there, with the same in them.
+    fn manifests_agree(&self) -> bool {
+        let mut copies = self.names_of(Part::Manifest).filter_map(|(_, inode)| {
+            let file = self.files.get(&inode)?;
+            let length = file.bytes(MANIFEST_LENGTH_AT, 4).try_into().map_or(0, u32::from_le_bytes);
+            // What lies behind was left by a longer one.
+            Some(file.bytes(0, MANIFEST_HEADER + length as usize))
+        });
+        let (first, second) = (copies.next(), copies.next());
+        first.is_some() && first == second
+    }
+
     /// A file to be harmed: of the manifest always the same copy, until a start has looked.
     fn victim(&self, part: Part, random: &mut Random) -> Option<String> {
+        if part == Part::Manifest && self.decay.manifest.is_none() && !self.manifests_agree() {
+            // One may have been torn by the crash right now, and the other is all there is.
+            return None;
+        }
         let all: Vec<String> = self.names_of(part).map(|(name, _)| name).collect();
         let drawn = all.get(random.below(all.len() as u64) as usize)?;
         let spoilt = self.decay.manifest.as_ref().filter(|_| part == Part::Manifest);

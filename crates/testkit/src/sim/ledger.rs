@@ -180,6 +180,9 @@ pub(super) struct Shadow {
     pub(super) durable_hard_state: HardState,
     /// Asked for, not yet known durable.
     pub(super) in_flight: Vec<Write>,
+    /// Given back for want of room, without their entries: a part of a batch may be there all the same (D1), and no later write has taken its
+    /// place yet.
+    pub(super) refused: Vec<Write>,
     /// The newest snapshot that is certainly published.
     pub(super) snapshot: EntryId,
     pub(super) durable_identity: Option<Identity>,
@@ -252,6 +255,23 @@ impl Shadow {
         self.durable_identity = write.identity.or(self.durable_identity);
         self.durable_configuration = write.configuration.or(self.durable_configuration.take());
         self.abstains = write.abstention.unwrap_or(self.abstains);
+        self.refused.clear();
+    }
+
+    /// There was no room for the only write that is asked for: nothing of it counts.
+    ///
+    /// # Panics
+    /// If that is not the one of that token.
+    pub(super) fn refused(&mut self, token: u64) {
+        let write = self.in_flight.remove(0);
+        assert!(write.token == token && self.in_flight.is_empty(), "one write is outstanding");
+        self.refused.push(Write { truncate_after: None, entries: Vec::new(), ..write });
+        self.issued = self.durable.clone();
+    }
+
+    /// What was asked for since the last write that is durable, and may be there.
+    pub(super) fn asked<T>(&self, what: impl Fn(&Write) -> Option<T>) -> impl Iterator<Item = T> {
+        self.refused.iter().chain(self.in_flight.first()).filter_map(what)
     }
 
     /// Whether the disk certainly holds this committed entry, in the log or under a snapshot.

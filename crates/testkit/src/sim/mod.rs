@@ -27,8 +27,10 @@
 //! | `operation` `map_operation` | what is asked |
 //! | `versions` | which operations each server's binary has, upgrades and the way back, and what must hold of levels |
 //! | `guarded` `inspect` | what locks guard, and a look at the locks themselves |
+//! | `aged` | a history of one disk, beside all seeds |
 //! | `coverage` `marks` `trace` `random` `settings` | what was met, said and drawn |
 
+mod aged;
 mod answers;
 mod asked;
 mod atlas;
@@ -102,6 +104,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+pub use aged::a_mark_from_before_a_truncation;
 pub use coverage::{Coverage, Mark};
 pub use faults::Class;
 pub use plan::{NoPlan, Plan};

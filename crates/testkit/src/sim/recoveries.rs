@@ -162,20 +162,19 @@ impl Start<'_> {
 
     /// What is in both copies of a file of its own: lost with neither a crash nor one of them.
     fn check_settings(&self, shadow: &Shadow) -> Check {
-        let first = shadow.in_flight.first();
         let (found, durable) = (self.found.hard_state, shadow.durable_hard_state);
-        let asked = first.and_then(|write| write.hard_state);
-        hold("I15", found == durable || Some(found) == asked, || {
+        let asked: Vec<_> = shadow.asked(|write| write.hard_state).collect();
+        hold("I15", found == durable || asked.contains(&found), || {
             format!("{}: hard state {found:?}, durable was {durable:?}, asked for {asked:?}", self.place())
         })?;
         let (found, durable) = (self.found.identity, shadow.durable_identity);
-        let asked = first.and_then(|write| write.identity);
-        hold("I15", found == durable || asked.is_some() && found == asked, || {
+        let asked: Vec<_> = shadow.asked(|write| write.identity).collect();
+        hold("I15", found == durable || found.is_some_and(|found| asked.contains(&found)), || {
             format!("{}: {found:?}, durable was {durable:?}, asked for {asked:?}", self.place())
         })?;
         let (found, durable) = (&self.found.configuration, &shadow.durable_configuration);
-        let asked = first.and_then(|write| write.configuration.as_ref());
-        hold("I15", found == durable || asked.is_some() && found.as_ref() == asked, || {
+        let asked: Vec<_> = shadow.asked(|write| write.configuration.clone()).collect();
+        hold("I15", found == durable || found.as_ref().is_some_and(|found| asked.contains(found)), || {
             format!("{}: configuration {found:?}, durable was {durable:?}, asked for {asked:?}", self.place())
         })
     }
@@ -242,8 +241,8 @@ impl Start<'_> {
     /// Who lacks something knows it, and through where at most; who was told to wait still does; nobody else does.
     fn check_abstention(&self, shadow: &Shadow, missing: Option<Index>) -> Check {
         let (found, durable) = (self.found.abstention, shadow.abstains);
-        let asked = shadow.in_flight.first().and_then(|write| write.abstention);
-        let before = if asked.is_some() && found == asked.flatten() { found } else { durable };
+        let asked = shadow.asked(|write| write.abstention).any(|asked| asked == found);
+        let before = if asked { found } else { durable };
         let least = before.max(missing);
         hold("I15", found >= least, || {
             format!(

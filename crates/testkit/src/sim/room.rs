@@ -1,8 +1,8 @@
-//! No room: what a storage thread can't do then waits, and is tried again, as in a server (D5).
+//! No room: what a storage thread can't do then is given back or waits, and is tried again, as in a server (D5).
 
 use atomix_engine::Input;
+use atomix_protocol::EntryId;
 use atomix_protocol::peer::SnapshotMeta;
-use atomix_protocol::{EntryId, WriteBatch};
 use atomix_raft::ChunkOutcome;
 use atomix_session::SnapshotSource;
 use atomix_storage::{Storage, StorageError};
@@ -12,7 +12,7 @@ use super::coverage::Mark;
 use super::network::Node;
 use super::server::Input as ServerInput;
 use super::settings::{SECOND, Time};
-use super::storage::{LOG, SNAPSHOTS, Task, Threads};
+use super::storage::{Effect, LOG, SNAPSHOTS, Task, Threads};
 use super::world::{Event, World};
 
 /// Between two looks at whether there is room, and between two attempts of what found none.
@@ -27,47 +27,14 @@ pub(super) enum Held {
     Chunks(Vec<EntryId>),
 }
 
-impl Task {
-    /// Whether it may be carried out before a write that finds no room, though it came after it, as in the server's storage thread:
-    /// compaction may, and a snapshot unless the write brings more than entries.
-    fn may_overtake(&self, waiting: &Task) -> bool {
-        match (self, waiting) {
-            (Task::Compact(_), _) => true,
-            (Task::Publish(_), Task::Write(_, batch)) => {
-                WriteBatch { entries: Vec::new(), ..batch.clone() }.is_empty()
-            }
-            _ => false,
-        }
-    }
-}
-
 impl Threads {
-    /// Which of the tasks that wait for a thread is next.
-    pub(super) fn next_place(&self, lane: usize) -> Option<usize> {
-        let at = &self.lanes[lane];
-        if at.running.is_some() || lane == LOG && self.waits {
-            return None;
-        }
-        if lane != LOG || !self.first_waits {
-            return (!at.queue.is_empty()).then_some(0);
-        }
-        let first = at.queue.front()?;
-        (1..at.queue.len()).find(|place| at.queue[*place].may_overtake(first))
-    }
-
-    /// There was no room for a task.
-    pub(super) fn put_back(
-        &mut self,
-        lane: usize,
-        place: usize,
-        task: Task,
-    ) -> Result<Option<Input>, StorageError> {
+    /// There was no room for a task. What the server is told.
+    pub(super) fn put_back(&mut self, lane: usize, task: Task) -> Result<(Effect, Vec<Input>), StorageError> {
         match task {
             Task::TakeSnapshot(meta, source) => {
                 self.drop_written(meta.last)?;
                 self.held = Some(Held::Own(meta, source));
                 self.holds = true;
-                Ok(None)
             }
             Task::WriteChunk { meta, .. } => {
                 self.drop_written(meta.last)?;
@@ -77,19 +44,34 @@ impl Threads {
                 });
                 self.held = Some(Held::Chunks(std::iter::once(meta.last).chain(behind).collect()));
                 self.holds = true;
-                Ok(None)
             }
-            task => {
-                self.lanes[lane].queue.insert(place, task);
-                self.waits = place > 0;
-                self.first_waits = true;
-                if place > 0 {
-                    return Ok(None);
-                }
+            Task::Publish(meta) => self.waiting.push_front(meta),
+            Task::Write(token, batch) => {
                 self.storage.has_room()?;
-                Ok(self.tell(false))
+                self.refused = true;
+                let told = [Some(Input::NotWritten(token, batch)), self.tell(false)];
+                return Ok((Effect::Refused(token), told.into_iter().flatten().collect()));
             }
+            _ => unreachable!("no other task needs room"),
         }
+        Ok((Effect::None, Vec::new()))
+    }
+
+    /// There may be room for a snapshot that waits to be published.
+    pub(super) fn publish_again(&mut self) {
+        if let Some(meta) = self.waiting.pop_front() {
+            self.lanes[LOG].queue.push_front(Task::Publish(meta));
+        }
+    }
+
+    /// Whether there is room. A write that was refused is given again when anything is told of that.
+    pub(super) fn look(&mut self) -> Result<Option<Input>, StorageError> {
+        let room = self.storage.has_room()?;
+        if std::mem::take(&mut self.refused) {
+            self.room = false;
+            return Ok(Some(Input::Room(false)));
+        }
+        Ok(self.tell(room))
     }
 
     /// Gives back the room that a snapshot took which found too little.
@@ -118,10 +100,10 @@ impl Threads {
     /// It is time to try again what found no room, or to look whether there is some. What the server is told at once.
     pub(super) fn try_again(&mut self, lane: usize) -> Vec<Input> {
         if lane == LOG {
-            if !self.first_waits && self.lanes[LOG].queue.is_empty() {
+            if self.lanes[LOG].queue.is_empty() {
                 self.lanes[LOG].queue.push_back(Task::Look);
             }
-            (self.first_waits, self.waits) = (false, false);
+            self.publish_again();
             return Vec::new();
         }
         match self.held.take() {
@@ -182,6 +164,9 @@ impl World {
 
     /// A server is told of room.
     pub(super) fn count_room(&mut self, server: Node, input: &Input) {
+        if let Input::NotWritten(..) = input {
+            self.coverage.mark(Mark::WriteRefused, 1);
+        }
         if let Input::Room(room) = input {
             self.trace.change(self.now, || format!("server {}: room: {room}", server + 1));
             self.coverage.mark(if *room { Mark::RoomAgain } else { Mark::DiskFull }, 1);

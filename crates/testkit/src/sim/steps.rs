@@ -314,6 +314,7 @@ impl World {
         match running.effect {
             _ if stranger => {}
             Effect::Written(token) => self.checker.written(server, token)?,
+            Effect::Refused(token) => self.checker.refused(server, token),
             Effect::Published(last) => self.checker.published(server, last)?,
             Effect::None => {}
         }
@@ -322,13 +323,11 @@ impl World {
             self.check_content(server, &running)?;
         }
         self.start_lane(server, lane)?;
-        if let Some(report) = &running.report {
-            self.count_room(server, report);
+        for report in running.reports {
+            self.count_room(server, &report);
+            self.give(server, Input::Common(report))?;
         }
-        match running.report {
-            Some(report) => self.give(server, Input::Common(report)),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     pub(super) fn set_server_timer(&mut self, server: Node) {

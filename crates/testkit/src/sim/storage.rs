@@ -122,6 +122,8 @@ pub(super) enum Moment {
 pub(super) enum Effect {
     None,
     Written(u64),
+    /// There was no room for a write.
+    Refused(u64),
     Published(EntryId),
 }
 
@@ -130,7 +132,7 @@ pub(super) enum Effect {
 pub(super) struct Running {
     pub(super) job: Job,
     pub(super) effect: Effect,
-    pub(super) report: Option<Input>,
+    pub(super) reports: Vec<Input>,
     pub(super) content: Option<Content>,
     takes_snapshot: bool,
     moment: Option<Moment>,
@@ -152,10 +154,10 @@ pub(super) struct Threads {
     next_job: Job,
     /// What was last said of room.
     pub(super) room: bool,
-    /// What the log's thread is at found no room, and what could go before it neither: it waits.
-    pub(super) waits: bool,
-    /// What is first finds no room: what makes some may go before it.
-    pub(super) first_waits: bool,
+    /// There was no room for a write since the last look.
+    pub(super) refused: bool,
+    /// Snapshots that there was no room to publish.
+    pub(super) waiting: VecDeque<SnapshotMeta>,
     pub(super) held: Option<Held>,
     /// The snapshots' thread holds something since the last look.
     pub(super) holds: bool,
@@ -196,8 +198,8 @@ impl Threads {
             lanes,
             next_job: job + 1,
             room: true,
-            waits: false,
-            first_waits: false,
+            refused: false,
+            waiting: VecDeque::new(),
             held: None,
             holds: false,
             content: None,
@@ -218,7 +220,7 @@ impl Threads {
             self.lanes[lane].queue.retain(|task| !matches!(task, Task::TakeSnapshot(..)));
             if let Some(running) = self.lanes[lane].running.as_mut().filter(|running| running.takes_snapshot)
             {
-                running.report = None;
+                running.reports.clear();
             }
             match &mut self.held {
                 Some(Held::Chunks(answers)) => {
@@ -228,39 +230,34 @@ impl Threads {
                 held => *held = None,
             }
         }
-        // It may make room.
-        self.waits &= lane != LOG;
         self.lanes[lane].queue.push_back(task);
         lane
     }
 
     /// Begins the next task of an idle thread, if there is one.
     pub(super) fn start(&mut self, lane: usize) -> Result<Option<Job>, StorageError> {
-        let Some(place) = self.next_place(lane) else { return Ok(None) };
-        let Some(task) = self.lanes[lane].queue.remove(place) else { return Ok(None) };
+        if self.lanes[lane].running.is_some() {
+            return Ok(None);
+        }
+        let Some(task) = self.lanes[lane].queue.pop_front() else { return Ok(None) };
         let job = self.next_job;
         self.next_job += 1;
         self.disk.begin(job);
         let takes_snapshot = matches!(task, Task::TakeSnapshot(..));
         let moment = task.moment();
-        let (effect, report) = match self.carry_out(task)? {
-            Carried::Done(effect, report) => {
-                if lane == LOG {
-                    (self.first_waits, self.waits) = (false, false);
-                }
-                (effect, report)
-            }
-            Carried::Full(task) => (Effect::None, self.put_back(lane, place, task)?),
+        let (effect, reports) = match self.carry_out(task)? {
+            Carried::Done(effect, report) => (effect, report.into_iter().collect()),
+            Carried::Full(task) => self.put_back(lane, task)?,
         };
         self.disk.end();
         let content = self.content.take();
-        self.lanes[lane].running = Some(Running { job, effect, report, content, takes_snapshot, moment });
+        self.lanes[lane].running = Some(Running { job, effect, reports, content, takes_snapshot, moment });
         Ok(Some(job))
     }
 
     /// What an idle thread does next.
     pub(super) fn next(&self, lane: usize) -> Option<&Task> {
-        self.lanes[lane].queue.get(self.next_place(lane)?)
+        self.lanes[lane].queue.front().filter(|_| self.lanes[lane].running.is_none())
     }
 
     /// Whether a thread is in the middle of something like that.
@@ -297,22 +294,24 @@ impl Threads {
                 Err(StorageError::Full(_)) => return Ok(Carried::Full(Task::Write(token, batch))),
                 written => written.map(|()| (Effect::Written(token), Input::Written(token)))?,
             },
-            Task::Publish(meta) => match self.storage.publish(&meta) {
-                Err(StorageError::Full(_)) => return Ok(Carried::Full(Task::Publish(meta))),
-                published => {
-                    published.map(|()| (Effect::Published(meta.last), Input::Published(meta.last)))?
-                }
-            },
-            Task::Compact(through) => {
-                return match self.storage.compact(through) {
-                    Err(StorageError::Full(_)) => Ok(Carried::Full(Task::Compact(through))),
-                    compacted => compacted.map(|()| Carried::Done(Effect::None, None)),
+            Task::Publish(meta) => {
+                self.waiting.push_back(meta);
+                let Some(meta) = self.waiting.pop_front() else {
+                    return Ok(Carried::Done(Effect::None, None));
                 };
+                match self.storage.publish(&meta) {
+                    Err(StorageError::Full(_)) => return Ok(Carried::Full(Task::Publish(meta))),
+                    published => {
+                        published.map(|()| (Effect::Published(meta.last), Input::Published(meta.last)))?
+                    }
+                }
             }
-            Task::Look => {
-                let room = self.storage.has_room()?;
-                return Ok(Carried::Done(Effect::None, self.tell(room)));
+            Task::Compact(through) => {
+                self.storage.compact(through)?;
+                self.publish_again();
+                return Ok(Carried::Done(Effect::None, None));
             }
+            Task::Look => return Ok(Carried::Done(Effect::None, self.look()?)),
             Task::TakeSnapshot(meta, source) => return self.take(meta, source),
             Task::WriteChunk { meta, offset, data, done } => {
                 let outcome = match receive(self.writer.as_mut(), &meta, offset, &data, done) {

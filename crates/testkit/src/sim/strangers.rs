@@ -60,7 +60,8 @@ impl World {
     ) -> Check {
         let server = self.victim(victim);
         // Always the same address, as of the impostor: who met strangers at most of them would rightly take its cluster for gone.
-        let place = self.settings.servers > 2 && server + 1 == self.settings.servers;
+        let members = self.checker.membership.latest().map_or(0, |latest| latest.members.len());
+        let place = self.settings.servers > 2 && members > 2 && server + 1 == self.settings.servers;
         let runs = self.servers[server].process.is_some() && !self.is_stranger(server);
         // Whoever looks for a cluster to join takes the first that it meets.
         let looks = self.servers.iter().any(|other| other.id.is_none() && other.has_begun());
