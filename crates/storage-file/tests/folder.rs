@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -14,6 +15,11 @@ const CHILD: &str = "ATOMIX_TEST_FOLDER";
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// With the sticky bit.
+fn all_of_mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
 fn contents(disk: &mut FolderDisk, name: &str) -> Vec<u8> {
@@ -47,6 +53,36 @@ fn files() {
     assert_eq!(kind(disk.remove("two")), std::io::ErrorKind::NotFound);
     assert_eq!(kind(disk.write_at("two", 0, &[b"x"])), std::io::ErrorKind::NotFound);
     assert_eq!(kind(disk.read_at("two", 0, &mut [0]).map(|_| ())), std::io::ErrorKind::NotFound);
+}
+
+/// One that was made beforehand is for its owner alone as well; unless others have something in it, who may be meant to see that.
+#[test]
+fn a_folder_that_was_there_is_tightened() {
+    for (names, from, to) in [
+        (&[][..], 0o755, 0o700),
+        (&["lost+found/"], 0o1777, 0o1700),
+        (&["lock", "manifest-0", "log-0000000000000001.seg", "snapshot.tmp"], 0o750, 0o700),
+        (&["lock", "manifest-0"], 0o500, 0o500),
+        (&["lock", "manifest-0", "notes.txt"], 0o755, 0o755),
+        (&["other.seg"], 0o777, 0o777),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            let path = folder.path().join(name);
+            if name.ends_with('/') {
+                std::fs::create_dir(path).unwrap();
+            } else {
+                std::fs::write(path, "").unwrap();
+            }
+        }
+        let chmod = |mode| std::fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+        chmod(from);
+        drop(FolderDisk::open_read_only(folder.path()).unwrap());
+        assert_eq!(all_of_mode(folder.path()), from, "to look at it changes nothing");
+        drop(FolderDisk::open(folder.path()));
+        assert_eq!(all_of_mode(folder.path()), to, "{names:?}");
+        chmod(0o700);
+    }
 }
 
 #[test]

@@ -20,7 +20,8 @@ pub const SECTOR: usize = 512;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
     names: BTreeMap<String, usize>,
-    files: Vec<Vec<u8>>,
+    /// Shared with other images, as long as none writes to it.
+    files: Vec<Arc<Vec<u8>>>,
 }
 
 /// Something that changes the disk.
@@ -72,7 +73,12 @@ impl Image {
     }
 
     pub fn file_mut(&mut self, name: &str) -> &mut Vec<u8> {
-        &mut self.files[self.names[name]]
+        Arc::make_mut(&mut self.files[self.names[name]])
+    }
+
+    /// The same for two images that share the file's content.
+    pub fn share(&self, name: &str) -> *const Vec<u8> {
+        Arc::as_ptr(&self.files[self.names[name]])
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -85,14 +91,14 @@ impl Image {
 
     pub fn add(&mut self, name: &str, bytes: Vec<u8>) {
         self.names.insert(name.to_owned(), self.files.len());
-        self.files.push(bytes);
+        self.files.push(Arc::new(bytes));
     }
 
     fn apply(&mut self, operation: &Operation) {
         match operation {
             Operation::Allocate { name, file, length, .. } => {
                 assert_eq!(*file, self.files.len());
-                self.files.push(vec![0; *length]);
+                self.files.push(Arc::new(vec![0; *length]));
                 self.names.insert(name.clone(), *file);
             }
             Operation::Write { file, offset, bytes } => write(&mut self.files[*file], *offset, bytes),
@@ -113,9 +119,9 @@ impl Image {
             (operation, Fate::Kept) => self.apply(operation),
             (Operation::Allocate { name, length, .. }, Fate::FirstBytes(made)) => {
                 self.names.insert(name.clone(), self.files.len());
-                self.files.push(vec![0; made.min(*length)]);
+                self.files.push(Arc::new(vec![0; made.min(*length)]));
             }
-            (Operation::Allocate { length, .. }, _) => self.files.push(vec![0; *length]),
+            (Operation::Allocate { .. }, _) => self.files.push(Arc::default()),
             (Operation::Write { file, offset, bytes }, Fate::Sectors(mask)) => {
                 let mut at = 0;
                 for sector in 0.. {
@@ -147,8 +153,9 @@ impl Image {
     }
 }
 
-fn write(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+fn write(file: &mut Arc<Vec<u8>>, offset: usize, bytes: &[u8]) {
     if !bytes.is_empty() {
+        let file = Arc::make_mut(file);
         let end = offset + bytes.len();
         file.resize(file.len().max(end), 0);
         file[offset..end].copy_from_slice(bytes);
@@ -236,19 +243,7 @@ impl CrashDisk {
 
     /// Numbers of the operations that are not durable after the first `prefix`.
     pub fn pending(&self, prefix: usize) -> Vec<usize> {
-        let state = self.state.lock().unwrap();
-        let operations = &state.operations[..prefix];
-        let synced = |number: usize| {
-            let after = &operations[number + 1..];
-            match &operations[number] {
-                Operation::Write { file, .. } => after
-                    .iter()
-                    .any(|later| matches!(later, Operation::Sync { file: synced } if synced == file)),
-                Operation::Sync { .. } | Operation::SyncDir => true,
-                _ => after.iter().any(|later| matches!(later, Operation::SyncDir)),
-            }
-        };
-        (0..prefix).filter(|number| state.given_up.contains(number) || !synced(*number)).collect()
+        self.state.lock().unwrap().pending(prefix)
     }
 
     /// What is on the disk after a crash of the machine that comes after the first `prefix` operations.
@@ -285,7 +280,7 @@ impl CrashDisk {
 #[derive(Clone, Debug)]
 pub struct CrashPoint {
     /// What is durable before the first operation that is not.
-    durable: Image,
+    pub durable: Image,
     first: usize,
     /// The operations from that one on.
     behind: Vec<Operation>,
@@ -299,23 +294,12 @@ impl CrashPoint {
         &self.behind[self.pending[place] - self.first]
     }
 
-    /// Everything that a crash may do to it, each with another effect: kept, dropped, torn at a sector, torn at a byte. `salt` moves the
-    /// places where long writes are torn, so that in the long run all of them are met.
-    pub fn fates(&self, place: usize, salt: u64) -> Vec<Fate> {
-        let mut fates = vec![Fate::Kept, Fate::Dropped];
-        match self.operation(place) {
-            Operation::Allocate { file, length, background, .. } if *length > 0 => {
-                let written =
-                    |later: &Operation| matches!(later, Operation::Write { file: to, .. } if to == file);
-                let last = self.pending[place] + 1 == self.first + self.behind.len();
-                if (*background || last) && !self.behind.iter().any(written) {
-                    fates.push(Fate::FirstBytes((salt % *length as u64) as usize));
-                }
-            }
-            Operation::Write { offset, bytes, .. } => fates.extend(tears(*offset, bytes.len(), salt)),
-            _ => {}
-        }
-        fates
+    /// Whether a file may be shorter than it was to be: it was being made when the crash came, or is made beside what goes on.
+    pub fn is_unfinished(&self, place: usize) -> bool {
+        let Operation::Allocate { file, background, .. } = self.operation(place) else { return false };
+        let last = self.pending[place] + 1 == self.first + self.behind.len();
+        let written = |later: &Operation| matches!(later, Operation::Write { file: to, .. } if to == file);
+        (*background || last) && !self.behind.iter().any(written)
     }
 
     /// What is on the disk afterwards. `fate` gets the place of each operation among those that are not durable.
@@ -334,28 +318,23 @@ impl CrashPoint {
     }
 }
 
-/// Ways to tear a write, no two with the same effect.
-fn tears(offset: usize, length: usize, salt: u64) -> Vec<Fate> {
-    let sectors = (offset + length).div_ceil(SECTOR) - offset / SECTOR;
-    let all = u64::MAX >> (64 - sectors.clamp(1, 64));
-    let masks =
-        if sectors <= 3 { (1..all).collect() } else { vec![1, all & !1, all >> 1, 0x5555 & all, salt & all] };
-    let mut fates: Vec<Fate> = Vec::new();
-    for fate in masks.into_iter().filter(|mask| *mask != 0 && *mask != all).map(Fate::Sectors) {
-        if !fates.contains(&fate) {
-            fates.push(fate);
-        }
-    }
-    // Around the ends of headers, and anywhere.
-    let mut cuts = vec![1, 60, 64, length.saturating_sub(1), (salt % length.max(1) as u64) as usize];
-    cuts.retain(|cut| *cut > 0 && *cut < length && !(offset + cut).is_multiple_of(SECTOR));
-    cuts.sort_unstable();
-    cuts.dedup();
-    fates.extend(cuts.into_iter().map(Fate::FirstBytes));
-    fates
-}
-
 impl State {
+    /// Numbers of the operations that are not durable after the first `prefix`.
+    fn pending(&self, prefix: usize) -> Vec<usize> {
+        let operations = &self.operations[..prefix];
+        let synced = |number: usize| {
+            let after = &operations[number + 1..];
+            match &operations[number] {
+                Operation::Write { file, .. } => after
+                    .iter()
+                    .any(|later| matches!(later, Operation::Sync { file: synced } if synced == file)),
+                Operation::Sync { .. } | Operation::SyncDir => true,
+                _ => after.iter().any(|later| matches!(later, Operation::SyncDir)),
+            }
+        };
+        (0..prefix).filter(|number| self.given_up.contains(number) || !synced(*number)).collect()
+    }
+
     fn run(&mut self, operation: impl FnOnce(&Image) -> io::Result<Operation>) -> io::Result<()> {
         let number = self.attempts;
         self.attempts += 1;
@@ -433,14 +412,13 @@ impl Disk for CrashDisk {
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
-        let pending = self.pending(self.operations().len());
         let mut state = self.state.lock().unwrap();
         let synced = find(&state.now, name)?;
         let result = state.run(|_| Ok(Operation::Sync { file: synced }));
         if result.is_err() {
-            let operations = &state.operations;
-            let written = |number: &usize| matches!(operations[*number], Operation::Write { file, .. } if file == synced);
-            let given_up: Vec<usize> = pending.into_iter().filter(written).collect();
+            let written = |number: &usize| matches!(state.operations[*number], Operation::Write { file, .. } if file == synced);
+            let given_up: Vec<usize> =
+                state.pending(state.operations.len()).into_iter().filter(written).collect();
             state.given_up.extend(given_up);
         }
         result

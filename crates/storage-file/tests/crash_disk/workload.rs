@@ -2,8 +2,8 @@
 
 use atomix_protocol::peer::SnapshotMeta;
 use atomix_protocol::{
-    ClusterTime, Configuration, Entry, EntryId, EntryKind, HardState, Identity, Incarnation, Index, ServerId,
-    Term, WriteBatch,
+    Address, ClusterTime, Configuration, Entry, EntryId, EntryKind, HardState, Identity, Incarnation, Index,
+    Member, MemberKind, ServerId, Term, WriteBatch,
 };
 use atomix_storage::{Recovered, Storage, StorageError};
 use bytes::Bytes;
@@ -50,6 +50,25 @@ pub fn vote(term: Term) -> Step {
 
 pub fn configure(index: Index) -> Step {
     let configuration = Some(Configuration { index, ..Configuration::default() });
+    Step::Write(WriteBatch { configuration, ..WriteBatch::default() })
+}
+
+/// A configuration that takes some space: each of the members has about 200 bytes.
+pub fn populate(index: Index, members: u64) -> Step {
+    let member = |id: u64| Member {
+        id: ServerId(id),
+        incarnation: Incarnation(u128::from(id) << 70 | u128::from(index.0)),
+        peer_address: Address::new(format!("{id}.{:p>80}:8700", index.0)),
+        client_address: Address::new(format!("{id}.{:c>80}:8700", index.0)),
+        kind: MemberKind::Voter,
+        priority: 0,
+    };
+    let configuration = Some(Configuration {
+        index,
+        members: (1..=members).map(member).collect(),
+        next_server_id: members + 1,
+        ..Configuration::default()
+    });
     Step::Write(WriteBatch { configuration, ..WriteBatch::default() })
 }
 
