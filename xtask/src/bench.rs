@@ -26,8 +26,9 @@ const BENCHES: [&str; 8] = ["failover", "write", "lock", "members", "catch-up", 
 /// Runs the task.
 pub(crate) fn run(args: &[String]) -> ExitCode {
     let bench = match args {
-        [child, data] if child == recovery::CHILD => {
-            return ended(child, recovery::child(data.as_ref()).map(|()| true));
+        [child, data] if [recovery::CHILD, recovery::KEEPING_CHILD].contains(&child.as_str()) => {
+            let keeps = child == recovery::KEEPING_CHILD;
+            return ended(child, recovery::child(data.as_ref(), keeps).map(|()| true));
         }
         [bench] if BENCHES.contains(&bench.as_str()) => bench.as_str(),
         _ => return crate::usage(&format!("bench takes one of {}", BENCHES.join(", "))),

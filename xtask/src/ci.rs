@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use counts::Counts;
-use steps::STEPS;
+use steps::{Ran, STEPS};
 
 /// Runs the task.
 pub(crate) fn run(args: &[String]) -> ExitCode {
@@ -17,32 +17,75 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
         return crate::usage("ci takes nothing");
     }
     let mut counts = Counts::default();
-    let mut times: Vec<(&str, Duration)> = Vec::new();
+    let mut done: Vec<Done> = Vec::new();
     for step in STEPS {
         let begin = Instant::now();
         println!("== {}: {}", step.name, step.what());
-        let passed = step.run(&mut counts);
-        let time = begin.elapsed();
-        times.push((step.name, time));
-        if !passed {
-            println!("== {}: FAILED after {:.1} s", step.name, time.as_secs_f64());
-            print_times(&times);
+        let ran = step.run(&mut counts);
+        done.push(Done { name: step.name, time: begin.elapsed(), ran });
+        let last = &done[done.len() - 1];
+        println!("== {}: {}", last.name, last.in_words());
+        if last.ran == Ran::Failed {
+            print_times(&done);
             println!("ci failed in `{}`; again with: {}", step.name, step.what());
             return ExitCode::FAILURE;
         }
-        println!("== {}: ok, {:.1} s", step.name, time.as_secs_f64());
     }
-    print_times(&times);
-    println!("ci passed");
+    print_times(&done);
+    println!("{}", passed(&done));
     println!("{counts}");
     ExitCode::SUCCESS
 }
 
-fn print_times(times: &[(&str, Duration)]) {
-    println!();
-    for (name, time) in times {
-        println!("{name:<10} {:>7.1} s", time.as_secs_f64());
+/// A step that has ended.
+struct Done {
+    name: &'static str,
+    time: Duration,
+    ran: Ran,
+}
+
+impl Done {
+    fn in_words(&self) -> String {
+        let seconds = self.time.as_secs_f64();
+        match &self.ran {
+            Ran::Passed => format!("ok, {seconds:.1} s"),
+            Ran::Failed => format!("FAILED after {seconds:.1} s"),
+            Ran::Skipped(why) => format!("skipped: {why}"),
+        }
     }
-    let total: Duration = times.iter().map(|(_, time)| *time).sum();
+}
+
+/// The last word of a run in which nothing failed. What was not done is not called passed.
+fn passed(done: &[Done]) -> String {
+    let skipped: Vec<&str> =
+        done.iter().filter(|done| matches!(done.ran, Ran::Skipped(_))).map(|done| done.name).collect();
+    match skipped[..] {
+        [] => "ci passed".into(),
+        _ => format!("ci passed; skipped, since this machine can't do it: {}", skipped.join(", ")),
+    }
+}
+
+fn print_times(done: &[Done]) {
+    println!();
+    for Done { name, time, ran } in done {
+        let time = format!("{:.1} s", time.as_secs_f64());
+        let said = if let Ran::Skipped(_) = ran { "skipped" } else { &time };
+        println!("{name:<10} {said:>9}");
+    }
+    let total: Duration = done.iter().map(|done| done.time).sum();
     println!("{:<10} {:>7.1} s", "total", total.as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_names_what_was_skipped() {
+        let done = |name, ran| Done { name, time: Duration::from_secs(2), ran };
+        let all = [done("a", Ran::Passed), done("b", Ran::Skipped("needs root".into()))];
+        assert_eq!(all.each_ref().map(Done::in_words), ["ok, 2.0 s", "skipped: needs root"]);
+        assert_eq!(passed(&all[..1]), "ci passed");
+        assert_eq!(passed(&all), "ci passed; skipped, since this machine can't do it: b");
+    }
 }

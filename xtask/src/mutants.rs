@@ -203,6 +203,7 @@ mod inner {
             Mutant::C07 => Some(directed::damage::a_vote_that_was_lost_with_the_log),
             Mutant::C09 => Some(leadership::a_closed_link_lifts_no_promise),
             Mutant::C11 => Some(resources::deleted_and_created_again),
+            Mutant::C12 => Some(sim::a_mark_from_before_a_truncation),
             _ => None,
         };
         Hunt { seeds, checkers, directed }

@@ -1,8 +1,12 @@
 //! `cargo xtask bench memory`: what a server's memory does while ten million entries go through its log, with snapshots and compaction.
 //!
 //! A real server process, alone in its cluster, under as many puts as it takes: consensus, sessions, the state, the log, its snapshots
-//! and its compaction all hold memory. The state stays as it is: a thousand keys are written over and over.
+//! and its compaction all hold memory. The state stays as it is: a thousand keys are written over and over. At the end the log must be short,
+//! or else nothing was compacted.
 
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +14,7 @@ use std::time::{Duration, Instant};
 use atomix::{Atomix, DistributedMap, Index};
 use atomix_cli::cluster::Cluster;
 use atomix_cli::table::Table;
+use atomix_protocol::limits;
 use tokio::task::JoinSet;
 
 use super::load::{VALUE_BYTES, value};
@@ -27,6 +32,11 @@ const KEYS: u64 = 1_000;
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait for anything but the whole.
 const WAIT: Duration = Duration::from_secs(30);
+/// A snapshot per so much log, unless a server is told otherwise.
+const SNAPSHOT_BYTES: u64 = limits::SNAPSHOT_LOG_BYTES;
+/// The log may hold so much at the end: what is behind the older of two snapshots, what came while the newer one was made, and segments that
+/// are spare, in reserve or prepared.
+const LOG_BYTES: u64 = 8 * SNAPSHOT_BYTES;
 /// The memory may grow so many times.
 const WANTED: f64 = 2.0;
 
@@ -54,6 +64,7 @@ pub(super) async fn run(cluster: &Cluster) -> Result<bool, String> {
         ended.map_err(|error| error.to_string())??;
     }
     let seen = seen?;
+    let log = Segments::of(&cluster.directory(server)).map_err(|error| error.to_string())?;
     println!("{}", seen.table());
     println!(
         "{} entries in {:.0} s; memory after the first {FIRST}: {:.0} MiB; the most after that: {:.0} MiB; ratio {:.2}, at most {WANTED} is wanted",
@@ -66,7 +77,37 @@ pub(super) async fn run(cluster: &Cluster) -> Result<bool, String> {
     if seen.snapshots == 0 {
         println!("nothing was compacted: the bench says nothing");
     }
-    Ok(seen.ratio() <= WANTED && seen.snapshots > 0)
+    println!(
+        "the log at the end: {} segments, {:.0} MiB, at most {:.0} MiB are wanted; {:.0} MiB of values went through it",
+        log.count,
+        mib(log.bytes),
+        mib(LOG_BYTES),
+        mib(seen.entries * VALUE_BYTES as u64),
+    );
+    Ok(seen.ratio() <= WANTED && seen.snapshots > 0 && log.bytes <= LOG_BYTES)
+}
+
+/// What the log takes on the disk.
+#[derive(Debug, Default)]
+struct Segments {
+    count: u64,
+    bytes: u64,
+}
+
+impl Segments {
+    /// All segments of a data directory, those in no use included.
+    fn of(directory: &Path) -> io::Result<Segments> {
+        let mut segments = Segments::default();
+        for file in fs::read_dir(directory)? {
+            let file = file?;
+            if file.path().extension().is_some_and(|extension| extension == "seg") {
+                // One may get another name, or go, at any moment.
+                segments.bytes += file.metadata().map_or(0, |metadata| metadata.len());
+                segments.count += 1;
+            }
+        }
+        Ok(segments)
+    }
 }
 
 async fn write(map: Map, writer: usize, stop: Arc<AtomicBool>) -> Result<(), String> {
@@ -145,7 +186,7 @@ async fn watch(cluster: &Cluster, server: usize, pid: u32) -> Result<Seen, Strin
 
 /// Resident memory of a process, in bytes.
 fn resident(pid: u32) -> Result<u64, String> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| error.to_string())?;
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| error.to_string())?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kib.map(|kib| kib << 10).ok_or_else(|| "the server has ended".into())

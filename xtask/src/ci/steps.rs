@@ -23,10 +23,26 @@ enum Reads {
     Nothing,
     Tests,
     Doctests,
+    /// Whether it could be done on this machine.
+    Skips,
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ran {
+    Passed,
+    Failed,
+    /// It could not be done on this machine, and why: in its own words.
+    Skipped(String),
 }
 
 const fn step(name: &'static str, arguments: &'static [&'static str]) -> Step {
     Step { name, arguments, environment: &[], reads: Reads::Nothing }
+}
+
+/// A step that says so if it can't be done on a machine.
+const fn may_skip(step: Step) -> Step {
+    Step { reads: Reads::Skips, ..step }
 }
 
 const XTASK: [&str; 5] = ["run", "--quiet", "--locked", "--package", "xtask"];
@@ -54,10 +70,11 @@ pub(super) const STEPS: &[Step] = &[
     step("examples", xtask!["examples"]),
     step("sim", xtask!["sim", "--seeds", "0..600"]),
     step("mutants", xtask!["mutants", "--rotating"; "mutants"]),
-    step("kills", xtask!["killpoints", "--points", "30"]),
-    step("eio", xtask!["killpoints", "--eio"]),
-    step("powercuts", xtask!["powercut", "--cuts", "40"]),
-    step("full disks", xtask!["full-disk", "--rounds", "1"]),
+    may_skip(step("kills", xtask!["killpoints", "--points", "30"])),
+    may_skip(step("eio", xtask!["killpoints", "--eio"])),
+    may_skip(step("powercuts", xtask!["powercut", "--cuts", "40"])),
+    may_skip(step("full disks", xtask!["full-disk", "--rounds", "1"])),
+    step("flips", xtask!["flips", "--offsets", "400"]),
     step("demo", &["run", "--quiet", "--locked", "--", "demo"]),
 ];
 
@@ -73,26 +90,35 @@ impl Step {
         format!("{environment}cargo {}", self.arguments().join(" "))
     }
 
-    /// Runs it; whether it passed.
-    pub(super) fn run(&self, counts: &mut Counts) -> bool {
+    /// Runs it.
+    pub(super) fn run(&self, counts: &mut Counts) -> Ran {
         let mut command = Command::new(cargo());
-        command.args(self.arguments()).envs(self.environment.iter().copied());
+        self.ran(command.args(self.arguments()).envs(self.environment.iter().copied()), counts)
+    }
+
+    fn ran(&self, command: &mut Command, counts: &mut Counts) -> Ran {
         if self.reads == Reads::Nothing {
-            return command.status().is_ok_and(|status| status.success());
+            let passed = command.status().is_ok_and(|status| status.success());
+            return if passed { Ran::Passed } else { Ran::Failed };
         }
         let Ok(mut child) = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() else {
-            return false;
+            return Ran::Failed;
         };
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let errors = thread::spawn(move || echoed(err, |line| eprintln!("{line}")));
         let mut lines = echoed(out, |line| println!("{line}"));
         lines.extend(errors.join().unwrap_or_default());
         match self.reads {
+            Reads::Nothing | Reads::Skips => {}
             Reads::Doctests => counts.doctests.add_libtest(&lines),
             _ if nextest() => counts.tests.add_nextest(&lines),
             _ => counts.tests.add_libtest(&lines),
         }
-        child.wait().is_ok_and(|status| status.success())
+        if !child.wait().is_ok_and(|status| status.success()) {
+            return Ran::Failed;
+        }
+        let skipped = lines.iter().find_map(|line| skipped(line)).filter(|_| self.reads == Reads::Skips);
+        skipped.map_or(Ran::Passed, |why| Ran::Skipped(why.to_owned()))
     }
 
     fn arguments(&self) -> &'static [&'static str] {
@@ -110,16 +136,52 @@ fn nextest() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Passes each line on as it comes, and keeps those that carry counts.
+/// Why a task can't be done on this machine, if a line says that: `powercut: skipped: needs root`.
+fn skipped(line: &str) -> Option<&str> {
+    let (task, why) = line.split_once(": skipped: ")?;
+    let named = task.chars().all(|c| c.is_ascii_lowercase() || matches!(c, '-' | ' '));
+    named.then_some(why)
+}
+
+/// Passes each line on as it comes, and keeps those that are read.
 fn echoed(stream: Option<impl Read>, print: impl Fn(&str)) -> Vec<String> {
     let Some(stream) = stream else { return Vec::new() };
     let mut kept = Vec::new();
     for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).into_owned();
         print(&line);
-        if Counts::in_line(&line) {
+        if Counts::in_line(&line) || skipped(&line).is_some() {
             kept.push(line);
         }
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(command: &'static [&'static str], expected: Ran) {
+        let step = Step { reads: Reads::Skips, ..step("a step", &[]) };
+        let ran = step.ran(Command::new(command[0]).args(&command[1..]), &mut Counts::default());
+        assert_eq!(ran, expected);
+    }
+
+    #[test]
+    fn a_step_that_skips_has_not_passed() {
+        check(&["echo", "killpoints: 30 points"], Ran::Passed);
+        check(&["echo", "powercut: skipped: needs root"], Ran::Skipped("needs root".into()));
+        check(&["echo", "killpoints --eio: skipped: no strace"], Ran::Skipped("no strace".into()));
+        check(&["sh", "-c", "echo powercut: skipped: x; exit 1"], Ran::Failed);
+        check(&["false"], Ran::Failed);
+    }
+
+    #[test]
+    fn only_a_task_says_that_it_is_skipped() {
+        assert_eq!(skipped("powercut: skipped: needs root"), Some("needs root"));
+        for line in ["12 tests run: 9 passed, 4 skipped", "it said: x: skipped: y", "test a::b: skipped: c"] {
+            assert_eq!(skipped(line), None, "{line}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{self, PipeWriter};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -15,7 +16,9 @@ use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
 /// `EXT4_IOC_SHUTDOWN`: nothing reaches the disk any more, as if its power was cut.
 const SHUTDOWN: Opcode = opcode::read::<u32>(b'X', 125);
 /// What it needs.
-const TOOLS: [&str; 3] = ["mkfs.ext4", "mount", "umount"];
+const TOOLS: [&str; 4] = ["mkfs.ext4", "mount", "umount", "filefrag"];
+/// Of one that is only tried.
+const TRIED_MEGABYTES: u64 = 16;
 /// Longest wait for a file system that is still in use.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -38,12 +41,19 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Why there can be none here.
+    /// Why there can be none here, or none whose power can be cut: found out with one that nobody uses.
     pub(super) fn why_not() -> Option<String> {
         if !rustix::process::geteuid().is_root() {
             return Some("needs root, to mount a file system".into());
         }
-        TOOLS.iter().find_map(|tool| missing(tool))
+        TOOLS.iter().find_map(|tool| missing(tool)).or_else(|| {
+            let tried = Disk::make(TRIED_MEGABYTES).and_then(|disk| {
+                disk.cut(Journal::Lost)?;
+                disk.unmount()?;
+                disk.mount("defaults")
+            });
+            tried.err()
+        })
     }
 
     /// Makes one of so many megabytes and mounts it. In memory, if there is a file system in memory.
@@ -93,6 +103,12 @@ impl Disk {
         #[expect(unsafe_code, reason = "there is no other way to cut a file system's power")]
         let cut = unsafe { ioctl(&folder, Setter::<SHUTDOWN, u32>::new(journal as u32)) };
         cut.map_err(|error| format!("the file system can't be shut down: {error}"))
+    }
+
+    /// Writes to the disk itself, which is not mounted.
+    pub(super) fn put(&self, at: u64, bytes: &[u8]) -> Result<(), String> {
+        let image = fs::OpenOptions::new().write(true).open(self.image());
+        image.and_then(|image| image.write_all_at(bytes, at)).map_err(|error| error.to_string())
     }
 
     /// Unmounts it, once nobody uses it any more.

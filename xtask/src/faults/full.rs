@@ -73,11 +73,7 @@ async fn fill(asked: Asked) -> Outcome {
     let (mut acknowledged, mut refused) = (0, 0);
     for segment in [AMPLE, SCANT] {
         let disks: Result<Vec<Disk>, String> = (0..3).map(|_| Disk::make(MEGABYTES)).collect();
-        let disks = match disks {
-            Ok(disks) => disks,
-            Err(why) => return Ok(End::Skipped(why)),
-        };
-        let mut site = Site::start(&executable, disks, segment)?;
+        let mut site = Site::start(&executable, disks?, segment)?;
         let ended = if segment == AMPLE { site.rounds(asked.times).await } else { site.used_up().await };
         if ended.is_err() {
             let statuses = site.cluster.statuses().await;
@@ -208,9 +204,25 @@ impl Site {
         refused.await.map_err(in_words)
     }
 
-    /// Nothing is taken, and all is answered.
+    /// Nothing is taken, and all is answered. A server that compacts its log may get a segment back, and take commands until it is used up:
+    /// then it is looked at again.
     async fn read_only(&mut self) -> Result<(), String> {
-        // The third may have what it needs to the end: commands are taken no more.
+        let begin = Instant::now();
+        loop {
+            let full = self.two_full().await?;
+            self.refused().await?;
+            self.load.check().await?;
+            let taken = self.load.acknowledged();
+            let Err(problem) = self.refused_by_hand(full).await else { return Ok(()) };
+            if self.load.acknowledged() == taken || begin.elapsed() > FILLS {
+                return Err(problem);
+            }
+        }
+    }
+
+    /// Waits until two servers say that their disks are full; one of them. The third may have what it needs to the end: commands are taken
+    /// no more.
+    async fn two_full(&self) -> Result<usize, String> {
         let cluster = &self.cluster;
         let two = until("two servers to say that their disks are full", FILLS, async || {
             let statuses = cluster.statuses().await;
@@ -219,9 +231,11 @@ impl Site {
                 (0..3).filter(|server| statuses[*server].as_ref().is_some_and(full)).collect();
             (full.len() >= 2).then(|| full[0])
         });
-        let full = two.await.map_err(in_words)?;
-        self.refused().await?;
-        self.load.check().await?;
+        two.await.map_err(in_words)
+    }
+
+    /// A command of an operator is refused for want of room, and a server says that its disk is full.
+    async fn refused_by_hand(&self, full: usize) -> Result<(), String> {
         let servers = self.cluster.addresses().join(",");
         let put = ["map", "put", "/by-hand", "key", "value", "--timeout", "2s", "--cluster", &servers];
         let put = Command::new(&self.executable).args(put).output().await.map_err(|e| e.to_string())?;

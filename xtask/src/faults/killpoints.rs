@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use super::load::{Load, WAIT};
 use super::strace::{self, Point};
-use super::{Asked, End, OFTEN, Outcome, disk, logs, taken_for_damage, watch};
+use super::{Asked, End, OFTEN, Outcome, logs, taken_for_damage, watch};
 
 const USAGE: &str = "usage: cargo xtask killpoints [--points N] [--seed N] [--with BINARY] [--eio]";
 /// Points unless asked otherwise.
@@ -36,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(700);
 const AT_A_TIME: usize = 2;
 
 /// When a point comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum When {
     /// On an empty directory, before anything was asked of the server.
     Start,
@@ -60,11 +60,6 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     }
 }
 
-/// Why this can't be done here.
-fn why_not() -> Option<String> {
-    disk::missing("strace")
-}
-
 /// A server, and who writes to it.
 struct Bench {
     cluster: Cluster,
@@ -74,17 +69,15 @@ struct Bench {
 }
 
 async fn kill(asked: Asked) -> Outcome {
-    if let Some(why) = why_not() {
+    if let Some(why) = strace::why_not() {
         return Ok(End::Skipped(why));
     }
     let executable = asked.executable()?;
     println!("killpoints: {} points, seed {}: {}", asked.times, asked.seed, executable.display());
     let begin = Instant::now();
     let mut bench = Bench::new(&executable)?;
-    let candidates = match bench.candidates().await {
-        Ok(candidates) => candidates,
-        Err(problem) => return Ok(End::Skipped(format!("strace does not work here: {problem}"))),
-    };
+    let candidates = bench.candidates().await;
+    let candidates = candidates.map_err(|problem| format!("{problem}\n{}", logs(&bench.cluster).concat()))?;
     bench.end().await?;
     let points = draw(candidates, asked.times, asked.seed);
     let points = Arc::new(Mutex::new(points));
@@ -96,9 +89,10 @@ async fn kill(asked: Asked) -> Outcome {
     while let Some(worker) = workers.join_next().await {
         total.add(worker.map_err(|error| error.to_string())??);
     }
-    let Total { reached, missed, acknowledged, of } = total;
+    let Total { reached, distinct, missed, acknowledged, of } = total;
+    let distinct = distinct.len();
     println!(
-        "{reached} kill points ({} at a first start, {} in a run, {} at snapshots, {} at a start again; {missed} more not reached): \
+        "{reached} kill points, {distinct} of them distinct ({} at a first start, {} in a run, {} at snapshots, {} at a start again; {missed} more not reached): \
          {acknowledged} acknowledged writes, 0 lost, recovered each time ({:.0} s)",
         of[0],
         of[1],
@@ -109,6 +103,9 @@ async fn kill(asked: Asked) -> Outcome {
     if reached < asked.times {
         return Err(format!("only {reached} of {} points were reached", asked.times));
     }
+    if (distinct as u64) < asked.times {
+        return Err(format!("only {distinct} of {} points are distinct", asked.times));
+    }
     Ok(End::Held)
 }
 
@@ -116,6 +113,8 @@ async fn kill(asked: Asked) -> Outcome {
 #[derive(Default)]
 struct Total {
     reached: u64,
+    /// Which were reached, each in its place.
+    distinct: BTreeSet<(When, Point)>,
     missed: u64,
     acknowledged: u64,
     of: [u64; 4],
@@ -124,50 +123,64 @@ struct Total {
 impl Total {
     fn add(&mut self, other: Total) {
         self.reached += other.reached;
+        self.distinct.extend(other.distinct);
         self.missed += other.missed;
         self.acknowledged += other.acknowledged;
         self.of.iter_mut().zip(other.of).for_each(|(sum, more)| *sum += more);
     }
 }
 
-/// Points still to be tried: so many have to be reached of each kind.
+/// Points still to be tried: so many have to be reached of each kind. Each is tried once.
 struct Points {
     kinds: [(When, u64, Vec<Point>); 4],
 }
 
 impl Points {
     fn next(&mut self) -> Option<(When, Point)> {
-        let (when, wanted, points) = self.kinds.iter_mut().find(|(_, wanted, _)| *wanted > 0)?;
-        *wanted -= 1;
-        // Each in turn, again once all were tried: no two runs are the same.
-        let point = points.pop()?;
-        points.insert(0, point.clone());
-        Some((*when, point))
+        for at in 0..self.kinds.len() {
+            let (when, wanted, points) = &mut self.kinds[at];
+            if *wanted == 0 {
+                continue;
+            }
+            if let Some(point) = points.pop() {
+                *wanted -= 1;
+                return Some((*when, point));
+            }
+            let left = std::mem::take(wanted);
+            self.add(When::Run, if at == When::Run as usize { 0 } else { left });
+        }
+        // What a kind had too few of came to the run after its turn.
+        let (when, wanted, points) = &mut self.kinds[When::Run as usize];
+        *wanted = wanted.checked_sub(1)?;
+        points.pop().map(|point| (*when, point))
+    }
+
+    fn add(&mut self, when: When, more: u64) {
+        self.kinds[when as usize].1 += more;
     }
 
     /// A point was not reached: another one takes its place, for a while.
     fn missed(&mut self, when: When, patience: &mut u64) {
         if *patience > 0 {
             *patience -= 1;
-            self.kinds.iter_mut().filter(|kind| kind.0 == when).for_each(|kind| kind.1 += 1);
+            self.add(when, 1);
         }
     }
 }
 
-/// Spreads the points over what was seen.
+/// Spreads the points over what was seen. Of a run there are most: it gets what the others have too few for.
 fn draw(candidates: [(When, BTreeSet<Point>); 4], times: u64, seed: u64) -> Points {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let shares = [3, 3, 3, 1];
     let mut left = times;
-    let mut place = 0;
-    let kinds = candidates.map(|(when, points)| {
+    let mut kinds = candidates.map(|(when, points)| {
         let mut points: Vec<Point> = points.into_iter().collect();
         points.shuffle(&mut random);
-        let share = if place == 3 { left } else { times * shares[place] / 10 };
-        place += 1;
+        let tenths = if when == When::Again { 1 } else { 3 };
+        let share = (times * tenths / 10).min(points.len() as u64);
         left -= share;
         (when, share, points)
     });
+    kinds[When::Run as usize].1 += left;
     Points { kinds }
 }
 
@@ -184,6 +197,7 @@ async fn work(mut bench: Bench, points: Arc<Mutex<Points>>) -> Result<Total, Str
             true => {
                 total.reached += 1;
                 total.of[when as usize] += 1;
+                total.distinct.insert((when, point));
             }
             false => {
                 total.missed += 1;
@@ -324,5 +338,41 @@ impl Bench {
     async fn end(self) -> Result<(), String> {
         drop(self.load);
         self.cluster.stop().await.map_err(|failure| failure.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn points(kind: &str, count: u32) -> BTreeSet<Point> {
+        (1..=count).map(|nth| Point { call: kind.into(), file: None, nth }).collect()
+    }
+
+    /// Draws points, of which the first few of each kind are not reached.
+    fn drawn(counts: [u32; 4], times: u64, unreached: u64) -> [usize; 4] {
+        let whens = [When::Start, When::Run, When::Snapshot, When::Again];
+        let mut kinds =
+            whens.into_iter().zip(counts).map(|(when, n)| (when, points(&format!("{when:?}"), n)));
+        let kinds = [(); 4].map(|()| kinds.next().expect("four"));
+        let (mut points, mut patience, mut missed) = (draw(kinds, times, 7), 200, [0; 4]);
+        let mut reached = BTreeSet::new();
+        while let Some((when, point)) = points.next() {
+            if missed[when as usize] < unreached {
+                missed[when as usize] += 1;
+                points.missed(when, &mut patience);
+            } else {
+                assert!(reached.insert((when, point)), "twice");
+            }
+        }
+        whens.map(|when| reached.iter().filter(|(of, _)| *of == when).count())
+    }
+
+    #[test]
+    fn no_point_is_tried_twice_and_the_run_gets_what_the_others_lack() {
+        assert_eq!(drawn([39, 730, 37, 20], 300, 0), [39, 204, 37, 20]);
+        assert_eq!(drawn([39, 730, 37, 20], 30, 0), [9, 9, 9, 3]);
+        assert_eq!(drawn([39, 730, 37, 20], 300, 5), [34, 219, 32, 15]);
+        assert_eq!(drawn([3, 10, 3, 3], 100, 0), [3, 10, 3, 3]);
     }
 }

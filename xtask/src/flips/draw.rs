@@ -1,6 +1,6 @@
 //! What is drawn, from a seed.
 
-use super::layout::{Class, Layout, Part, Side};
+use super::layout::{Class, Effect, Layout, Part, Side};
 
 /// Steps of a generator of random numbers.
 pub(super) fn mixed(state: u64) -> u64 {
@@ -36,7 +36,10 @@ impl Draw {
 }
 
 /// What is aimed at: bytes of a class, and how often. A file holds few bytes of some classes, and they are to be hit as well.
-const AIMS: &[(u32, Class, Option<Side>)] = &[
+type Aims = [(u32, Class, Option<Side>)];
+
+/// Bytes that a start looks at.
+const LOOKED_AT: &Aims = &[
     (6, Class::ManifestHeader, None),
     (8, Class::ManifestPayload, None),
     (4, Class::SegmentHeader, Some(Side::Before)),
@@ -56,9 +59,13 @@ const AIMS: &[(u32, Class, Option<Side>)] = &[
     (4, Class::SnapshotHeader, None),
     (6, Class::SnapshotData, None),
     (4, Class::SnapshotDescription, None),
+];
+
+/// Bytes that a start has no need of, or that decide nothing.
+const BESIDE: &Aims = &[
     (4, Class::OlderSnapshot, None),
     (3, Class::NewerMark, None),
-    (1, Class::OlderMark, None),
+    (3, Class::OlderMark, None),
     (3, Class::Alignment, None),
     (2, Class::Unused, None),
     (2, Class::UnusedSegment, None),
@@ -72,19 +79,23 @@ pub(super) struct Flip {
     pub(super) bit: u8,
 }
 
-/// Draws a bit of a directory.
-pub(super) fn flip(draw: &mut Draw, layout: &Layout) -> Option<Flip> {
-    let all: u32 = AIMS.iter().map(|(weight, ..)| weight).sum();
+/// Draws a bit of a directory, of those that a start must speak of, or of the others.
+pub(super) fn flip(draw: &mut Draw, layout: &Layout, looked_at: bool) -> Option<Flip> {
+    let aims = if looked_at { LOOKED_AT } else { BESIDE };
+    let all: u32 = aims.iter().map(|(weight, ..)| weight).sum();
     // What a directory has nothing of at the moment is drawn again.
     for _ in 0..100 {
         let mut left = draw.below(all as usize) as u32;
-        let aim = AIMS.iter().find(|(weight, ..)| {
+        let aim = aims.iter().find(|(weight, ..)| {
             let hit = left < *weight;
             left = left.saturating_sub(*weight);
             hit
         });
         let Some((_, class, side)) = aim else { continue };
-        let fits = |part: &&Part| part.class == *class && side.is_none_or(|side| part.side == side);
+        let fits = |part: &&Part| {
+            let right = (part.effect != Effect::None) == looked_at;
+            right && part.class == *class && side.is_none_or(|side| part.side == side)
+        };
         let parts: Vec<&Part> = layout.parts.iter().filter(fits).collect();
         if let Some(part) = draw.pick(&parts) {
             let at = part.bytes.start + draw.below(part.bytes.len());

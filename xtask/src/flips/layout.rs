@@ -66,10 +66,17 @@ pub(super) enum Class {
     UnusedSegment,
 }
 
-/// What must come of a flipped bit.
+impl Class {
+    /// Whether a flip can be told from what was written: all but what nobody reads.
+    pub(super) fn means_something(self) -> bool {
+        !matches!(self, Class::Alignment | Class::Unused | Class::UnusedSegment)
+    }
+}
+
+/// What must come of a flipped bit when a server starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Effect {
-    /// The byte decides nothing.
+    /// Nothing: the byte means nothing, or is one that a start has no need of.
     None,
     /// It is said, and nothing is missing: another copy, an older snapshot with the log behind it, or a newer snapshot has it.
     Mended,
@@ -109,6 +116,8 @@ pub(super) struct Layout {
     pub(super) snapshots: Vec<SnapshotFile>,
     /// Files that the next start must name, with the reason: a newest snapshot that was damaged stays until another takes its place.
     pub(super) known_damage: Vec<String>,
+    /// Files of which a start has no need and that are damaged since an earlier flip. Nothing of them is flipped again: that could mend them.
+    pub(super) quiet_damage: Vec<String>,
 }
 
 impl Layout {
@@ -123,7 +132,9 @@ impl Layout {
         let usable = snapshots.iter().rposition(|snapshot| snapshot.whole);
         let from = usable.map_or(0, |usable| usable + 1);
         let known_damage = snapshots[from..].iter().map(|snapshot| snapshot.name.clone()).collect();
-        let mut layout = Layout { parts: Vec::new(), log, contents, snapshots, known_damage };
+        let older = snapshots[..usable.unwrap_or(0)].iter().filter(|snapshot| !snapshot.whole);
+        let quiet_damage = older.map(|snapshot| snapshot.name.clone()).collect();
+        let mut layout = Layout { parts: Vec::new(), log, contents, snapshots, known_damage, quiet_damage };
         if layout.gap(0, usable) {
             return Err("the log does not reach back to a whole snapshot".into());
         }
@@ -193,14 +204,19 @@ impl Layout {
         Ok(())
     }
 
-    fn mark(&self, image: &Image, parts: &mut Vec<Part>) {
+    fn mark(&mut self, image: &Image, parts: &mut Vec<Part>) {
         let Some(bytes) = image.files.get("mark") else { return };
         let batch = |at| header(bytes, at, *b"ATOMIXMK").map(|header| u64_at(header, 32));
         let newer = usize::from(batch(SLOT) > batch(0));
         for slot in [0, 1] {
             let class = if slot == newer { Class::NewerMark } else { Class::OlderMark };
             let at = slot * SLOT;
-            parts.push(part("mark", at..at + HEADER, class, Effect::None));
+            let written = bytes.iter().skip(at).take(HEADER).any(|byte| *byte != 0);
+            if written && batch(at).is_none() {
+                self.quiet_damage.push("mark".into());
+            } else {
+                parts.push(part("mark", at..at + HEADER, class, Effect::None));
+            }
             parts.push(part("mark", at + HEADER..at + SLOT, Class::Unused, Effect::None));
         }
     }
@@ -208,7 +224,7 @@ impl Layout {
     fn of_snapshots(&self, usable: Option<usize>, parts: &mut Vec<Part>) {
         for (at, snapshot) in self.snapshots.iter().enumerate() {
             let name = &snapshot.name;
-            if Some(at) < usable {
+            if Some(at) < usable && snapshot.whole {
                 parts.push(part(name, 0..snapshot.length, Class::OlderSnapshot, Effect::None));
             }
             if Some(at) != usable {
@@ -277,7 +293,7 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use atomix_protocol::peer::SnapshotMeta;
     use atomix_protocol::{
         ClusterTime, Configuration, Entry, EntryId, EntryKind, Identity, Incarnation, Index, Term, WriteBatch,
@@ -310,7 +326,7 @@ mod tests {
     }
 
     /// Several segments, a truncation, two snapshots.
-    fn written() -> Image {
+    pub(in crate::flips) fn written() -> Image {
         let folder = tempfile::tempdir().expect("a directory");
         let disk = FolderDisk::open(folder.path()).expect("opened");
         let mut storage =

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::draw::{self, Draw, Flip};
-use super::layout::{Effect, Image, Layout};
+use super::layout::{Class, Effect, Image, Layout};
 use super::ledger::{self, Shared};
 use super::reader::Reader;
 use super::servers::{ELECTION, SERVERS, Servers, address};
 use super::tally::{Repair, Tally};
+use super::verify;
 
 /// An abstaining server is watched for so long.
 const WATCHED: Duration = ELECTION.1.saturating_mul(3);
@@ -37,6 +38,8 @@ pub(super) struct Damaged {
     /// The damaged file, and what must come of it.
     pub(super) file: String,
     pub(super) effect: Effect,
+    /// What the flipped byte is; `None` if it was overwritten.
+    pub(super) class: Option<Class>,
     /// Another session was opened before.
     pub(super) reader: Reader,
 }
@@ -56,12 +59,13 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Stops a server, flips a bit of its files, starts it, and looks at everything that must come of that.
-    pub(super) async fn flip(&mut self, number: usize) -> Result<(), String> {
+    /// Stops a server, flips a bit of its files, starts it, and looks at everything that must come of that. The bit is one that a start
+    /// must speak of, or one of the others.
+    pub(super) async fn flip(&mut self, number: usize, looked_at: bool) -> Result<(), String> {
         let server = number % SERVERS;
         let reader = Reader::begin(&self.servers, &self.ledger, server).await?;
         let (_, layout) = self.stop(server).await?;
-        let flip = draw::flip(&mut self.draw, &layout).ok_or("there is nothing to flip")?;
+        let flip = draw::flip(&mut self.draw, &layout, looked_at).ok_or("there is nothing to flip")?;
         let Flip { part, at, bit } = &flip;
         let text = format!(
             "bit {bit} of {} at {at} of {} ({:?}, {:?}, to come: {:?})",
@@ -73,8 +77,8 @@ impl Cluster {
         );
         turn(&self.servers.directory(server).join(&part.file), *at, *bit)
             .map_err(|error| error.to_string())?;
-        let (file, effect) = (part.file.clone(), part.effect);
-        let repair = self.recover(Damaged { server, layout, file, effect, reader }).await;
+        let (file, effect, class) = (part.file.clone(), part.effect, Some(part.class));
+        let repair = self.recover(Damaged { server, layout, file, effect, class, reader }).await;
         let repair = repair.map_err(|problem| format!("{text}: {problem}"))?;
         *self.tally.flips.entry((part.class, part.side, part.effect)).or_default() += 1;
         *self.tally.repairs.entry(repair).or_default() += 1;
@@ -101,15 +105,20 @@ impl Cluster {
 
     /// Starts a damaged server and looks at everything that must come of it. How it came back to what it was.
     pub(super) async fn recover(&mut self, damaged: Damaged) -> Result<Repair, String> {
-        let Damaged { server, layout, file, effect, reader } = damaged;
+        let Damaged { server, layout, file, effect, class, reader } = damaged;
         let abstains = effect == Effect::Abstains;
-        self.evidence = Some(Image::of(&self.servers.directory(server)).map_err(|error| error.to_string())?);
+        let directory = self.servers.directory(server);
+        self.evidence = Some(Image::of(&directory).map_err(|error| error.to_string())?);
+        let meant = class.filter(|class| class.means_something()).map(|_| file.as_str());
+        verify::look(&directory, &layout, meant)
+            .await
+            .map_err(|problem| format!("atomix log verify: {problem}"))?;
+        self.tally.verified += u64::from(meant.is_some());
         // Cut off, it can't get over anything before that was looked at.
         let cut = abstains || self.draw.once_in(3);
         self.servers.net.cut(server, cut);
         self.servers.start(server, false).await.map_err(|error| format!("does not start: {error}"))?;
         let unnamed = self.look(server, &layout, &file, effect)?;
-        self.tally.silent += u64::from(unnamed.is_some() && self.servers.status(server).damage.is_empty());
         self.tally.unnamed.extend(unnamed);
         if abstains && self.draw.once_in(8) {
             self.watch_alone(server).await?;

@@ -11,6 +11,7 @@ use super::layout::{Class, Effect, Image, Layout, Part, Side};
 use super::reader::Reader;
 use super::round::{Cluster, Damaged, turn};
 use super::servers::{SERVERS, WAIT, address};
+use super::verify;
 
 /// So many writes are behind what a leader has in memory, and not yet in a snapshot of which the log has forgotten the rest.
 const FETCHED: u64 = 90;
@@ -173,9 +174,10 @@ impl Cluster {
             return Err(format!("{}: {problem}", flip.text));
         }
         let image = Image::of(&self.servers.directory(server)).map_err(|error| error.to_string())?;
-        let (layout, effect) = flip.effect(image).map_err(|problem| format!("{}: {problem}", flip.text))?;
+        let (layout, effect, class) =
+            flip.effect(image).map_err(|problem| format!("{}: {problem}", flip.text))?;
         let file = flip.file.clone();
-        let recovered = self.recover(Damaged { server, layout, file, effect, reader }).await;
+        let recovered = self.recover(Damaged { server, layout, file, effect, class, reader }).await;
         recovered.map_err(|problem| format!("{}: {problem}", flip.text))?;
         *self.tally.running.entry(how).or_default() += 1;
         Ok(())
@@ -194,6 +196,9 @@ impl Cluster {
         }
         let text = format!("both manifests of {}", address(server));
         let before = Image::of(&directory).map_err(|error| error.to_string())?;
+        verify::look_at_lost(&directory)
+            .await
+            .map_err(|problem| format!("{text}: atomix log verify: {problem}"))?;
         match self.servers.start(server, false).await {
             Err(ServerError::Storage(StorageError::Corrupt(words))) if words.contains("manifest") => {}
             other => return Err(format!("{text}: refused is what it should be: {other:?}")),
@@ -226,19 +231,21 @@ struct Live {
 impl Live {
     /// What the server has left, with the flip if it is still there: what must come of it. A directory with the flip holds less, or
     /// makes no sense: of both, the better one is what was meant.
-    fn effect(&self, mut image: Image) -> Result<(Layout, Effect), String> {
+    fn effect(&self, mut image: Image) -> Result<(Layout, Effect, Option<Class>), String> {
         let found = Layout::of(&image);
         if let Some(byte) = image.files.get_mut(&self.file).and_then(|bytes| bytes.get_mut(self.at)) {
             *byte ^= 1 << self.bit;
         }
         match (found, Layout::of(&image)) {
             (Err(found), Err(turned)) => Err(format!("at rest: {found}; with the bit turned back: {turned}")),
-            (Ok(found), Ok(turned)) if turned.held() <= found.held() => Ok((found, Effect::None)),
+            (Ok(found), Ok(turned)) if turned.held() <= found.held() => Ok((found, Effect::None, None)),
             // Overwritten, or gone.
-            (Ok(found), Err(_)) => Ok((found, Effect::None)),
+            (Ok(found), Err(_)) => Ok((found, Effect::None, None)),
             (_, Ok(turned)) => {
-                let effect = turned.part_at(&self.file, self.at).map_or(Effect::None, |part| part.effect);
-                Ok((turned, effect))
+                let part = turned.part_at(&self.file, self.at);
+                let (effect, class) =
+                    (part.map_or(Effect::None, |part| part.effect), part.map(|part| part.class));
+                Ok((turned, effect, class))
             }
         }
     }
@@ -259,7 +266,8 @@ async fn read_live(directory: &Path) -> Result<Layout, String> {
 }
 
 fn draw_any(draw: &mut Draw, layout: &Layout) -> Option<draw::Flip> {
-    draw::flip(draw, layout).or_else(|| {
+    let looked_at = !draw.once_in(6);
+    draw::flip(draw, layout, looked_at).or_else(|| {
         let part = draw.pick(&layout.parts)?.clone();
         let at = part.bytes.start + draw.below(part.bytes.len());
         Some(draw::Flip { part, at, bit: draw.below(8) as u8 })

@@ -34,15 +34,18 @@ pub(super) struct Tally {
     pub(super) running: BTreeMap<&'static str, u64>,
     pub(super) refused: u64,
     pub(super) compared: u64,
-    /// Damage of which nothing was said.
-    pub(super) silent: u64,
+    /// Flips that were named when the stopped directory was looked at.
+    pub(super) verified: u64,
     /// Damage that was not named by its file.
     pub(super) unnamed: Vec<String>,
 }
 
 impl Tally {
-    pub(super) fn flips(&self) -> u64 {
-        self.flips.values().sum()
+    /// Those in bytes that a start has no need of, and those in bytes that mean nothing.
+    fn beside(&self) -> (u64, u64) {
+        let quiet = self.flips.iter().filter(|((.., effect), _)| *effect == Effect::None);
+        let (meant, idle): (Vec<_>, Vec<_>) = quiet.partition(|((class, ..), _)| class.means_something());
+        (meant.into_iter().map(|(_, times)| times).sum(), idle.into_iter().map(|(_, times)| times).sum())
     }
 
     fn with(&self, effect: Effect) -> u64 {
@@ -67,14 +70,14 @@ impl Tally {
         self.acknowledged += other.acknowledged;
         self.refused += other.refused;
         self.compared += other.compared;
-        self.silent += other.silent;
+        self.verified += other.verified;
         self.unnamed.extend(other.unnamed);
     }
 
     pub(super) fn print(&self) {
         println!(
             "  {:<22} {:<8} {:>6} {:>7} {:>8} {:>9}",
-            "bytes", "", "flips", "mended", "abstains", "harmless"
+            "bytes", "", "flips", "mended", "abstains", "no need"
         );
         let mut rows: BTreeMap<(Class, Side), [u64; 3]> = BTreeMap::new();
         for ((class, side, effect), times) in &self.flips {
@@ -90,15 +93,19 @@ impl Tally {
             println!("  {name:<22} {side:<8} {all:>6} {mended:>7} {abstains:>8} {harmless:>9}");
         }
         let repaired = |repair| self.repairs.get(&repair).copied().unwrap_or(0);
+        let (mended, abstained) = (self.with(Effect::Mended), self.with(Effect::Abstains));
+        let (meant, idle) = self.beside();
         println!(
-            "flips: {} flips: {} detected; {} of them mended by the server itself, {} repaired by entries, {} by a snapshot; \
-             {} in bytes that decide nothing; 0 served, 0 lost",
-            self.flips(),
-            (self.with(Effect::Mended) + self.with(Effect::Abstains)).saturating_sub(self.silent),
-            self.with(Effect::Mended),
+            "flips: {} flips in bytes that a start looks at: {0} detected; {mended} of them mended by the server itself, \
+             {} repaired by entries, {} by a snapshot; 0 served, 0 lost",
+            mended + abstained,
             repaired(Repair::Entries),
             repaired(Repair::Snapshot),
-            self.with(Effect::None),
+        );
+        println!(
+            "flips: beside these {meant} in bytes that a start has no need of, and {idle} in bytes that mean nothing; \
+             of the stopped directories `log verify` named {} flips, all that mean anything, files in use included",
+            self.verified,
         );
         println!(
             "flips: abstaining, the longest {} ms with the others in reach; {} were watched alone and {} with one other: no vote, no leader; \
@@ -146,6 +153,7 @@ impl Tally {
             Class::SnapshotDescription,
             Class::OlderSnapshot,
             Class::NewerMark,
+            Class::OlderMark,
         ];
         missing.extend(classes.into_iter().filter(|class| !hit(*class)).map(|class| name(class).to_owned()));
         missing
