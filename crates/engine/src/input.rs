@@ -65,7 +65,8 @@ pub enum Input {
     /// A write, a sync or a read failed for good (D5), and this is what. Nothing may be asked of the disk any more: nothing is. The
     /// process stays up, to say so.
     DiskFailed(String),
-    /// There was no room for the write of that number, which is given back: nothing of it is durable (D5). [`Input::Room`] must follow, now
+    /// There was no room for the write of that number, which is given back: nothing of it counts, though what is not entries may be durable
+    /// (D5). [`Input::Room`] must follow, now
     /// and then until the write succeeds: entries are handed out again after each, whatever it says. Term and vote are at once, by themselves.
     NotWritten(u64, WriteBatch),
     /// Whether the disk has room for more than what it keeps in reserve (D5). It is taken to have until this says no.

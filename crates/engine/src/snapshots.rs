@@ -55,7 +55,8 @@ impl Engine {
             return;
         }
         let first = !core::mem::replace(&mut self.snapshots.folded, true);
-        if self.fold_before_snapshot(now, first) {
+        // On a full disk what is to be folded may wait for the room that only the snapshot makes.
+        if !self.full && self.fold_before_snapshot(now, first) {
             return;
         }
         self.snapshots.folded = false;

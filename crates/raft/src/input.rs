@@ -70,7 +70,7 @@ pub enum Input {
         /// The snapshot.
         last: EntryId,
     },
-    /// There was no room for a write: nothing of it is durable (D5). Its entries are handed out again after the next [`Input::Room`],
+    /// There was no room for a write: nothing of it counts, though what is not entries may be durable (D5). Its entries are handed out again after the next [`Input::Room`],
     /// whatever that says; term and vote at once, by themselves.
     NotWritten {
         /// The write's number.

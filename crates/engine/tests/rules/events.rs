@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use atomix_engine::Input;
 use atomix_protocol::client::{ClientRequest, ClientResponse, Consistency, EndReason, QueryHeader};
 use atomix_protocol::codec::Frame;
 use atomix_protocol::peer::{AppendEntries, PeerMessage};
@@ -140,6 +141,20 @@ fn e2_acknowledgements_are_folded_before_a_snapshot() {
     // The next has nothing to fold but replies, and is not held up by what is not there.
     lone.restart();
     assert_eq!(lone.outbox(watcher), [0; 0]);
+}
+
+/// What is folded is an entry, and that may have to wait for the room that only the snapshot makes.
+#[test]
+fn d5_a_snapshot_of_a_full_server_waits_for_no_acknowledgements() {
+    let mut lone = Lone::new(|options| options.snapshot_log_bytes = 1_600);
+    let (watcher, other) = (lone.watcher(), lone.open());
+    let event = lone.command(other, 1, "fill 4000");
+    lone.acknowledge(watcher, event);
+    assert!(lone.disk.snapshot.is_none());
+    lone.solo.step(Input::Room(false));
+    lone.work();
+    assert!(lone.disk.snapshot.is_some());
+    assert_eq!(lone.marks().acknowledge_entries, 0);
 }
 
 #[test]
