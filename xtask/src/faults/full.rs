@@ -213,8 +213,13 @@ impl Site {
             self.refused().await?;
             self.load.check().await?;
             let taken = self.load.acknowledged();
-            let Err(problem) = self.refused_by_hand(full).await else { return Ok(()) };
-            if self.load.acknowledged() == taken || begin.elapsed() > FILLS {
+            let problem = match self.refused_by_hand(full).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => "a put by hand is taken, time and again".to_owned(),
+                Err(problem) if self.load.acknowledged() == taken => return Err(problem),
+                Err(problem) => problem,
+            };
+            if begin.elapsed() > FILLS {
                 return Err(problem);
             }
         }
@@ -234,11 +239,14 @@ impl Site {
         two.await.map_err(in_words)
     }
 
-    /// A command of an operator is refused for want of room, and a server says that its disk is full.
-    async fn refused_by_hand(&self, full: usize) -> Result<(), String> {
+    /// A command of an operator is refused for want of room, and a server says that its disk is full. False if the command was done.
+    async fn refused_by_hand(&self, full: usize) -> Result<bool, String> {
         let servers = self.cluster.addresses().join(",");
         let put = ["map", "put", "/by-hand", "key", "value", "--timeout", "2s", "--cluster", &servers];
         let put = Command::new(&self.executable).args(put).output().await.map_err(|e| e.to_string())?;
+        if put.status.success() {
+            return Ok(false);
+        }
         let said = String::from_utf8_lossy(&put.stderr).into_owned();
         // A session that is new finds none to open it.
         if put.status.code() != Some(Exit::Unreachable as i32) || !said.contains("full") {
@@ -253,7 +261,7 @@ impl Site {
         if !status.contains("\"ready\": false") || !status.contains("\"full\": true") {
             return Err(format!("the status by hand: {status}"));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Everything is as if it had never been, by itself.
