@@ -220,7 +220,14 @@ async fn the_list_says_who_is_what_and_how_far() {
     .await
     .expect("a learner");
     cluster.caught_up(server, WAIT).await.expect("caught up");
-    let list = json(&cluster, &["list"]).await;
+    // The leader hears of it a moment later.
+    let list = until("the leader to know", WAIT, async || {
+        let list = json(&cluster, &["list"]).await;
+        let told = list["members"].as_array()?.iter().all(|member| member["match"].as_u64() > Some(0));
+        told.then_some(list)
+    })
+    .await
+    .expect("a list");
     assert_eq!(list["joint"], json!(false));
     assert!(list["configuration"].as_u64() > Some(0), "{list}");
     assert!(list["cluster"].is_string(), "{list}");
